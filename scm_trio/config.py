@@ -1,0 +1,181 @@
+"""The configuration as frozen values; the names, defaults and units of the file are in docs/protocol.md, section 8.
+
+The file speaks kebab-case, milliseconds and bytes. Here durations are seconds (``*_s``); ``metadata["key"]`` holds the
+file's name of a field where it is not simply the field's name in kebab-case, ``metadata["unit"]`` is ``ms`` where the
+file's number has to be divided by 1000, ``metadata["secret"]`` marks values that are never printed,
+``metadata["min"]`` is the smallest number allowed. ``config_loader.py`` reads files and the environment into these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+
+def _ms(default_ms: int, key: str, minimum: int = 1) -> Any:
+    return field(default=default_ms / 1000, metadata={"key": key, "unit": "ms", "min": minimum})
+
+
+def _number(default: int, key: str | None = None, minimum: int = 1) -> Any:
+    return field(default=default, metadata={"min": minimum, **({"key": key} if key else {})})
+
+
+def _secret(default: Any = None) -> Any:
+    return field(default=default, metadata={"secret": True}, repr=False)
+
+
+@frozen
+class Tls:
+    """Paths of PEM files; both or neither."""
+
+    certificate: str | None = None
+    key: str | None = None
+
+
+@frozen
+class Server:
+    host: str = "127.0.0.1"
+    port: int = _number(8088, minimum=0)
+    shutdown_grace_s: float = _ms(30_000, "shutdown-grace", 0)
+    workers: int = _number(1)
+    tls: Tls = Tls()
+    trusted_proxies: tuple[str, ...] = ()
+
+
+@frozen
+class Heartbeat:
+    interval_s: float = _ms(30_000, "interval")
+    timeout_s: float = _ms(300_000, "timeout")
+
+
+@frozen
+class Connections:
+    """The seed's ``session`` section: what it calls sessions are connections."""
+
+    cleanup_interval_s: float = _ms(30_000, "cleanup-interval")
+    max_connections: int = _number(1000)
+    max_connections_per_user: int = _number(10)
+    handshake_timeout_s: float = _ms(10_000, "handshake-timeout")
+
+
+@frozen
+class Messages:
+    max_size_bytes: int = _number(1_048_576, "max-size", 1024)
+    rate_limit_per_minute: int = _number(100, "rate-limit", 0)
+    """Counted messages per user and minute; 0: no limit."""
+    write_timeout_s: float = _ms(10_000, "write-timeout")
+    max_prompt_chars: int = _number(100_000, "max-prompt-length")
+    """Code points of one CHAT_REQUEST's message."""
+
+
+@frozen
+class Streams:
+    connect_timeout_s: float = _ms(10_000, "connect-timeout")
+    first_token_timeout_s: float = _ms(60_000, "first-token-timeout")
+    idle_timeout_s: float = _ms(60_000, "idle-timeout")
+    total_timeout_s: float = _ms(600_000, "total-timeout")
+    orphan_grace_s: float = _ms(60_000, "orphan-grace", 0)
+    resume_window_s: float = _ms(300_000, "resume-window", 0)
+    max_per_connection: int = _number(8)
+    max_per_user: int = _number(16)
+    max_response_bytes: int = _number(1_048_576, "max-response-size", 1024)
+
+
+@frozen
+class WebSocket:
+    allowed_origins: tuple[str, ...] = ()
+    heartbeat: Heartbeat = Heartbeat()
+    session: Connections = Connections()
+    message: Messages = Messages()
+    stream: Streams = Streams()
+
+
+Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
+
+
+@frozen
+class Auth:
+    secret: str | None = _secret()
+    algorithm: Algorithm = "HS256"
+    public_key: str | None = None
+    """A PEM text, or the path of a PEM file."""
+    jwks_url: str | None = None
+    issuer: str | None = None
+    audience: str | None = None
+    leeway_s: float = field(default=10.0, metadata={"key": "leeway", "min": 0})
+    """Already seconds in the file, as token times are."""
+    user_claim: str = "sub"
+    query_token: bool = True
+    refresh: bool = False
+
+
+ProviderKind = Literal["openai", "azure", "anthropic", "spark", "local", "scripted"]
+
+
+@frozen
+class Price:
+    """Per million tokens, in any currency."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+
+@frozen
+class Provider:
+    kind: ProviderKind
+    base_url: str | None = None
+    api_key: str | None = _secret()
+    api_keys: tuple[str, ...] = _secret(())
+    models: tuple[str, ...] = ()
+    max_concurrency: int = _number(64)
+    retries: int = _number(2, minimum=0)
+    prices: dict[str, Price] = field(factory=dict)
+    context_tokens: int | None = field(default=None, metadata={"min": 256})
+    # openai
+    preset: str | None = None
+    token_limit_field: str | None = None
+    include_usage: bool = True
+    # local
+    model_path: str | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.api_keys or ((self.api_key,) if self.api_key else ())
+
+
+@frozen
+class Ai:
+    default_provider: str | None = None
+    default_model: str | None = None
+    system_prompt: str | None = None
+    fallback: tuple[str, ...] = ()
+    providers: dict[str, Provider] = field(factory=dict)
+
+
+@frozen
+class Store:
+    url: str = field(default="sqlite:///scm-trio.db", metadata={"url": True})
+    """May carry a password, which is never printed."""
+
+
+@frozen
+class Broker:
+    url: str = field(default="memory://", metadata={"url": True})
+
+
+@frozen
+class Log:
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@frozen
+class Config:
+    server: Server = Server()
+    websocket: WebSocket = WebSocket()
+    auth: Auth = Auth()
+    ai: Ai = Ai()
+    store: Store = Store()
+    broker: Broker = Broker()
+    log: Log = Log()

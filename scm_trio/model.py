@@ -1,0 +1,145 @@
+"""The nouns every layer shares: frozen values without behaviour.
+
+Times are UTC seconds since the epoch (``*_at``) or plain seconds (``*_s``).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from attrs import frozen
+
+Role = Literal["system", "user", "assistant"]
+UsageSource = Literal["provider", "estimated"]
+
+
+@frozen
+class Principal:
+    """Who is on the other side of a connection, as a verified token says."""
+
+    user_id: str
+    roles: frozenset[str] = frozenset()
+    expires_at: float = float("inf")
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.roles
+
+
+@frozen
+class Session:
+    """A chat session. ``session_id`` is what its owner calls it, ``global_id`` is unique for all users."""
+
+    global_id: str
+    session_id: str
+    owner_id: str
+    title: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    system_prompt: str | None = None
+    archived: bool = False
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@frozen
+class Usage:
+    """Tokens of one answer. ``prompt_tokens`` holds all input tokens, cached ones included."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+    source: UsageSource = "provider"
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@frozen
+class Message:
+    """A stored message, one node of its conversation's tree."""
+
+    message_id: str
+    session_id: str
+    """The session's global id."""
+    conversation_id: str
+    parent_id: str | None
+    role: Role
+    user_id: str
+    content: str
+    reasoning: str = ""
+    model: str | None = None
+    provider: str | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    created_at: float = 0.0
+
+
+@frozen
+class Turn:
+    """One turn of a prompt."""
+
+    role: Role
+    content: str
+
+
+@frozen
+class Prompt:
+    """Everything a provider needs to answer. Options that are None are left out of the vendor's request."""
+
+    model: str
+    turns: tuple[Turn, ...]
+    stream: bool = True
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
+class DeltaKind(StrEnum):
+    TEXT = "text"
+    REASONING = "reasoning"
+    REFUSAL = "refusal"
+
+
+@frozen
+class Delta:
+    """A piece of an answer, never empty."""
+
+    text: str
+    kind: DeltaKind = DeltaKind.TEXT
+
+
+@frozen
+class ToolCall:
+    """A whole tool call of the model, put together from its fragments."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+class FinishReason(StrEnum):
+    """How an answer ended, in the words of the wire (docs/protocol.md, CHAT_STREAM_END)."""
+
+    COMPLETED = "completed"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+    TOOL_CALLS = "tool_calls"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+    TOO_LARGE = "too_large"
+    ERROR = "error"
+
+
+@frozen
+class Finish:
+    """The provider's own word that its answer is over; ``raw`` is the vendor's term."""
+
+    reason: FinishReason
+    raw: str | None = None
+
+
+ProviderEvent = Delta | ToolCall | Usage | Finish
