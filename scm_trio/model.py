@@ -143,3 +143,46 @@ class Finish:
 
 
 ProviderEvent = Delta | ToolCall | Usage | Finish
+
+
+@frozen
+class AnswerInfo:
+    """What is known of an answer when it begins."""
+
+    message_id: str
+    user_message_id: str
+    request_id: str | None
+    model: str
+    provider: str
+
+
+@frozen
+class Chunk:
+    """Neighbouring deltas of one kind, merged. ``next_index`` - ``index`` says how many they were."""
+
+    index: int
+    next_index: int
+    text: str
+    reasoning: bool
+    appended_at: float
+    """Monotonic seconds at which the oldest of them came from the provider."""
+
+
+@frozen
+class Ending:
+    """How an answer ended.
+
+    Attributes:
+        length: code points of the whole content.
+        sha256: hex digest of the content's UTF-8.
+        upstream_closed: only on a cancelled answer: whether the provider's connection was closed in time.
+        cancel_s: only on a cancelled answer: seconds from the wish to the closed connection.
+    """
+
+    reason: FinishReason
+    usage: Usage
+    duration_s: float
+    length: int
+    sha256: str
+    upstream_closed: bool | None = None
+    cancel_s: float | None = None
