@@ -173,8 +173,6 @@ class Ending:
     """How an answer ended.
 
     Attributes:
-        length: code points of the whole content.
-        sha256: hex digest of the content's UTF-8.
         upstream_closed: only on a cancelled answer: whether the provider's connection was closed in time.
         cancel_s: only on a cancelled answer: seconds from the wish to the closed connection.
     """
@@ -182,7 +180,5 @@ class Ending:
     reason: FinishReason
     usage: Usage
     duration_s: float
-    length: int
-    sha256: str
     upstream_closed: bool | None = None
     cancel_s: float | None = None

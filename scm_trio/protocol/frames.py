@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from scm_trio.errors import RequestFailed
 from scm_trio.model import AnswerInfo, Chunk, Ending, Usage
 from scm_trio.protocol import messages
@@ -37,7 +39,8 @@ def data(info: AnswerInfo, chunk: Chunk, *, rev: int) -> messages.ChatStreamData
     )
 
 
-def end(info: AnswerInfo, ending: Ending, *, rev: int) -> messages.ChatStreamEnd:
+def end(info: AnswerInfo, ending: Ending, *, rev: int, length: int, sha256: str) -> messages.ChatStreamEnd:
+    """``length`` in code points and ``sha256`` in hex are of the whole content."""
     return messages.ChatStreamEnd(
         message_id=info.message_id,
         finished=True,
@@ -45,8 +48,8 @@ def end(info: AnswerInfo, ending: Ending, *, rev: int) -> messages.ChatStreamEnd
         duration=round(ending.duration_s * 1000),
         finish_reason=ending.reason.value,
         usage=_usage(ending.usage),
-        length=ending.length,
-        sha256=ending.sha256,
+        length=length,
+        sha256=sha256,
         rev=rev,
         upstream_closed=ending.upstream_closed,
         cancel_ms=None if ending.cancel_s is None else round(ending.cancel_s * 1000),
@@ -69,7 +72,7 @@ def error(
     failure: RequestFailed, lang: Lang, *, started: bool = False, message_id: str | None = None
 ) -> messages.Error:
     """``started``: whether a model had begun to answer, so that a retry may be billed twice."""
-    seconds = None if failure.retry_after_s is None else max(1, round(failure.retry_after_s))
+    seconds = None if failure.retry_after_s is None else max(1, ceil(failure.retry_after_s))
     params: dict[str, object] = {"seconds": seconds, **failure.params, "field": failure.field}
     return messages.Error(
         sentence(failure.code, lang, **params),

@@ -1,0 +1,171 @@
+"""Where a run keeps what must survive the process: one write to open it, one a second while it speaks, one to end it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import Connection
+
+from scm_trio.chat.prompt import build_turns
+from scm_trio.chat.run import Plan, Run, StoredAnswer
+from scm_trio.chat.usage import Cost
+from scm_trio.errors import Conflict, NotFound
+from scm_trio.model import AnswerInfo, Ending, FinishReason, Message, Prompt, Usage
+from scm_trio.store import ledger, messages, runs
+from scm_trio.store.database import Database
+
+MAX_HISTORY = 200
+"""Messages of the branch that are read back at most; the model's context trims further."""
+
+
+class StoreJournal:
+    """The journal on the database.
+
+    Args:
+        database: its writer must be running.
+        now: wall clock, seconds since the epoch.
+        new_id: makes unguessable ids.
+        costs: what the models of each provider cost.
+    """
+
+    def __init__(
+        self, database: Database, now: Callable[[], float], new_id: Callable[[], str], costs: Mapping[str, Cost]
+    ) -> None:
+        self._database = database
+        self._now = now
+        self._new_id = new_id
+        self._costs = costs
+
+    async def open(self, run: Run) -> Prompt | StoredAnswer:
+        """Store session, question, run and attempt in one transaction.
+
+        Raises:
+            NotFound: the parent message is none of this session's.
+            ContextTooLong: the question does not fit the model.
+            Conflict: the same request is being answered by another server process.
+            StoreError: the database failed.
+        """
+        return await self._database.write(self._open, run.plan, self._now())
+
+    def _open(self, conn: Connection, plan: Plan, now: float) -> Prompt | StoredAnswer:
+        question, info = plan.question, plan.info
+        session = messages.ensure_session(conn, plan.user_id, plan.session_id, f"s-{self._new_id()}", now)
+        if info.request_id is not None and (known := runs.find_run_by_request(conn, plan.user_id, info.request_id)):
+            return _stored(conn, known)
+        parent = self._parent(conn, plan, session.global_id)
+        history = messages.branch(conn, parent.message_id, MAX_HISTORY) if parent else []
+        turns = build_turns(
+            session.system_prompt or question.system_prompt,
+            history,
+            question.text,
+            context_tokens=plan.context_tokens,
+            max_tokens=question.max_tokens,
+        )
+        asked = Message(
+            message_id=info.user_message_id,
+            session_id=session.global_id,
+            conversation_id=plan.conversation_id,
+            parent_id=parent.message_id if parent else None,
+            role="user",
+            user_id=plan.user_id,
+            content=question.text,
+            created_at=now,
+        )
+        row = runs.open_run(
+            conn,
+            runs.NewRun(
+                run_id=info.message_id,
+                message_id=info.message_id,
+                user_message_id=info.user_message_id,
+                session_id=session.global_id,
+                conversation_id=plan.conversation_id,
+                user_id=plan.user_id,
+                model=info.model,
+                provider=info.provider,
+                started_at=now,
+                request_id=info.request_id,
+                streaming=plan.streaming,
+                user_message=asked,
+            ),
+        )
+        if row.existing:
+            return _stored(conn, row)
+        attempt = ledger.Attempt(
+            attempt_id=f"{info.message_id}-0",
+            run_id=info.message_id,
+            message_id=info.message_id,
+            user_id=plan.user_id,
+            provider=info.provider,
+            model=info.model,
+            started_at=now,
+        )
+        ledger.open_attempt(conn, attempt)
+        return Prompt(
+            model=info.model,
+            turns=turns,
+            stream=plan.streaming,
+            temperature=question.temperature,
+            max_tokens=question.max_tokens,
+        )
+
+    def _parent(self, conn: Connection, plan: Plan, session_global_id: str) -> Message | None:
+        if plan.question.parent_id is None:
+            return messages.newest(conn, session_global_id, plan.conversation_id)
+        parent = messages.find_message(conn, plan.question.parent_id)
+        if parent is None or parent.session_id != session_global_id:
+            raise NotFound("no such parent in this session", field="data.parentMessageId")
+        return parent
+
+    async def checkpoint(self, run: Run) -> None:
+        """Make the text so far durable.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        run_id = run.info.message_id
+        await self._database.write(runs.checkpoint, run_id, run.log.content, run.log.reasoning, run.rev)
+
+    async def end(self, run: Run, ending: Ending) -> None:
+        """Store the answer and settle its attempt, in one transaction.
+
+        Raises:
+            StoreError: the database failed; the next start seals the run with its last checkpoint.
+        """
+        ended = runs.EndedRun(
+            run_id=run.info.message_id,
+            finish_reason=ending.reason,
+            ended_at=self._now(),
+            content=run.log.content,
+            reasoning=run.log.reasoning,
+            rev=run.rev,
+            usage=ending.usage,
+            error_code=run.failure.code if run.failure else None,
+        )
+        price = self._costs.get(run.info.provider)
+        settled = ledger.SettledAttempt(
+            attempt_id=f"{run.info.message_id}-0",
+            outcome=ending.reason.value,
+            duration_ms=round(ending.duration_s * 1000),
+            usage=ending.usage,
+            cost=price.of(run.info.model, ending.usage) if price else None,
+        )
+        await self._database.write(_end, ended, settled)
+
+
+def _end(conn: Connection, ended: runs.EndedRun, settled: ledger.SettledAttempt) -> None:
+    runs.end_run(conn, ended)
+    ledger.settle_attempt(conn, settled)
+
+
+def _stored(conn: Connection, row: runs.RunRow) -> StoredAnswer:
+    if row.finish_reason is None or row.ended_at is None:
+        raise Conflict("the request is being answered elsewhere", retry_after_s=2)
+    message = messages.find_message(conn, row.message_id)
+    content = message.content if message else ""
+    info = AnswerInfo(row.message_id, row.user_message_id, row.request_id, row.model, row.provider)
+    ending = Ending(
+        reason=FinishReason(row.finish_reason),
+        usage=(message.usage if message else None) or Usage(source="estimated"),
+        duration_s=row.ended_at - row.started_at,
+    )
+    return StoredAnswer(info, content, message.reasoning if message else "", ending, row.rev)

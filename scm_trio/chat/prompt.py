@@ -1,0 +1,61 @@
+"""What the model is told: the branch of the conversation, trimmed to the model's context. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scm_trio.errors import ContextTooLong
+from scm_trio.model import Message, Turn
+
+TURN_OVERHEAD_TOKENS = 4
+"""Role marks and separators around each turn."""
+ANSWER_SHARE = 4
+"""An answer without a limit of its own gets one part in this many of the context."""
+
+
+def estimate_tokens(text: str) -> int:
+    """A rough count without a tokenizer: four ASCII characters a token, one other character a token.
+
+    On the safe side for Chinese, Japanese and Korean; used for trimming and where a provider tells no usage.
+    """
+    wide = sum(1 for char in text if char > "\x7f")
+    return wide + -(-(len(text) - wide) // 4)
+
+
+def build_turns(
+    system: str | None,
+    history: Sequence[Message],
+    question: str,
+    *,
+    context_tokens: int | None,
+    max_tokens: int | None,
+) -> tuple[Turn, ...]:
+    """System prompt, as much of the newest history as fits, and the question.
+
+    History is dropped from its oldest end, and never so that it would begin with an answer.
+
+    Raises:
+        ContextTooLong: not even the question fits.
+    """
+    head = (Turn("system", system),) if system else ()
+    tail = Turn("user", question)
+    past = [Turn(message.role, message.content) for message in history if message.content]
+    if context_tokens is None:
+        return (*head, *past, tail)
+    answer = min(max_tokens or context_tokens // ANSWER_SHARE, context_tokens // 2)
+    room = context_tokens - answer - sum(map(_cost, (*head, tail)))
+    if room < 0:
+        raise ContextTooLong(f"the question alone passes {context_tokens} tokens")
+    kept: list[Turn] = []
+    for turn in reversed(past):
+        room -= _cost(turn)
+        if room < 0:
+            break
+        kept.append(turn)
+    while kept and kept[-1].role == "assistant":
+        kept.pop()
+    return (*head, *reversed(kept), tail)
+
+
+def _cost(turn: Turn) -> int:
+    return estimate_tokens(turn.content) + TURN_OVERHEAD_TOKENS

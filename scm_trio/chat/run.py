@@ -1,0 +1,364 @@
+"""One answer being generated.
+
+A run is two tasks: one reads the provider, the other waits for it, checkpoints what has been said, and ends it. Viewers
+follow the run's log with cursors of their own (``log.py``) and are not known here but by their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import structlog
+import trio
+from attrs import field, frozen
+
+from scm_trio.chat.log import AnswerLog
+from scm_trio.chat.prompt import TURN_OVERHEAD_TOKENS, estimate_tokens
+from scm_trio.errors import (
+    ContentFiltered,
+    Internal,
+    ProviderUnavailable,
+    RequestFailed,
+    ResponseTooLarge,
+    ShuttingDown,
+    StoreError,
+    TimedOut,
+)
+from scm_trio.model import AnswerInfo, Delta, DeltaKind, Ending, Finish, FinishReason, Prompt, Usage
+from scm_trio.providers.base import Batch, Provider
+
+log = structlog.get_logger(__name__)
+
+CHECKPOINT_S = 1.0
+"""How often a running answer's text is made durable."""
+STORE_LIMIT_S = 10.0
+"""How long storing the end of an answer may take."""
+CLOSE_LIMIT_S = 5.0
+"""How long a cancelled provider may take to close before END goes out without it."""
+
+
+@frozen
+class Deadlines:
+    """Seconds; each has one meaning of its own. The connect timeout is the provider's."""
+
+    first_token_s: float
+    idle_s: float
+    total_s: float
+
+
+@frozen
+class Question:
+    """What is asked, and where in the conversation."""
+
+    text: str = field(repr=False)
+    parent_id: str | None
+    """None: go on from the newest message."""
+    system_prompt: str | None = field(repr=False)
+    temperature: float | None
+    max_tokens: int | None
+
+
+@frozen
+class Plan:
+    """Everything that is fixed when a run begins."""
+
+    info: AnswerInfo
+    question: Question
+    context_tokens: int | None
+    user_id: str
+    session_id: str
+    """As the asker calls it."""
+    conversation_id: str
+    streaming: bool
+    deadlines: Deadlines
+    orphan_grace_s: float | None
+    """None: goes on without viewers until it is done."""
+    max_bytes: int
+
+
+@frozen
+class StoredAnswer:
+    """The answer that this request got earlier."""
+
+    info: AnswerInfo
+    content: str = field(repr=False)
+    reasoning: str = field(repr=False)
+    ending: Ending
+    rev: int
+
+
+class Journal(Protocol):
+    """Where a run keeps what must survive the process. All of it may raise ``StoreError``."""
+
+    async def open(self, run: Run) -> Prompt | StoredAnswer:
+        """Store question, run and attempt; returns the prompt, or the answer where the request had one already.
+
+        Raises:
+            RequestFailed: the request cannot be answered; nothing has been stored.
+        """
+
+    async def checkpoint(self, run: Run) -> None: ...
+
+    async def end(self, run: Run, ending: Ending) -> None: ...
+
+
+class Observer(Protocol):
+    """Numbers about runs."""
+
+    def run_started(self) -> None: ...
+
+    def first_token(self, provider: str, seconds: float) -> None: ...
+
+    def run_ended(self, provider: str, outcome: str, seconds: float, usage: Usage) -> None: ...
+
+
+class _Wish:
+    """Why the provider's scope was cancelled from outside."""
+
+    def __init__(self, reason: FinishReason) -> None:
+        self.reason = reason
+        self.at = trio.current_time()
+
+
+class Run:
+    """One answer, from its request to its sealed log.
+
+    Attributes:
+        opened: set when the run is stored and its START may go out, or when it was refused (``refusal``).
+        ended: set when the log is sealed and ``ending`` is known. Not set for a refused run.
+        failure: what went wrong, where something did; told right before END.
+    """
+
+    def __init__(self, plan: Plan, provider: Provider, journal: Journal, observer: Observer) -> None:
+        self.plan = plan
+        self.info = plan.info
+        self.rev = 0
+        self.log = AnswerLog(plan.max_bytes)
+        self.opened = trio.Event()
+        self.ended = trio.Event()
+        self.refusal: RequestFailed | None = None
+        self.failure: RequestFailed | None = None
+        self.ending: Ending | None = None
+        self.started_at = trio.current_time()
+        self.ended_at: float | None = None
+        self._provider = provider
+        self._journal = journal
+        self._observer = observer
+        self._viewers = 0
+        self._wish: _Wish | None = None
+        self._scope = trio.CancelScope()
+        self._closed = trio.Event()
+        self._closed_at: float | None = None
+        self._finish: Finish | None = None
+        self._usage: Usage | None = None
+
+    # ---- from outside
+
+    @property
+    def is_live(self) -> bool:
+        return not self.ended.is_set() and self.refusal is None
+
+    def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """Stop the provider; any number of times, at any moment. ``ended`` tells when it is done."""
+        if self._wish is None and not self._closed.is_set():
+            self._wish = _Wish(reason)
+            self._scope.cancel()
+
+    @contextmanager
+    def viewer(self) -> Iterator[None]:
+        """Be one of those who watch. A run that nobody watches is cancelled after its orphan grace."""
+        self._viewers += 1
+        self._scope.deadline = float("inf")
+        try:
+            yield
+        finally:
+            self._viewers -= 1
+            if not self._viewers and self.plan.orphan_grace_s is not None:
+                self._scope.deadline = trio.current_time() + self.plan.orphan_grace_s
+
+    async def task(self, done: Callable[[Run], None]) -> None:
+        """The run's life; to be started in the runs nursery. ``done`` is called at its very end."""
+        try:
+            if prompt := await self._open():
+                await self._answer(prompt)
+        finally:
+            done(self)
+
+    # ---- the life
+
+    async def _open(self) -> Prompt | None:
+        """Make the run durable; None when there is nothing to generate."""
+        opened = None
+        try:
+            opened = await self._journal.open(self)
+        except RequestFailed as exc:
+            self.refusal = exc
+        except StoreError as exc:
+            log.error("run not stored", message_id=self.info.message_id, error=str(exc))  # noqa: TRY400
+            self.refusal = Internal("store")
+        finally:
+            if opened is None and self.refusal is None:
+                self.refusal = ShuttingDown()
+            elif isinstance(opened, StoredAnswer):
+                self._restore(opened)
+            self.opened.set()
+        return opened if isinstance(opened, Prompt) else None
+
+    def _restore(self, stored: StoredAnswer) -> None:
+        self.info, self.rev, self.ending = stored.info, stored.rev, stored.ending
+        now = trio.current_time()
+        for text, kind in ((stored.reasoning, DeltaKind.REASONING), (stored.content, DeltaKind.TEXT)):
+            self.log.append([Delta(text, kind)], now)
+        self._seal()
+
+    def _seal(self) -> None:
+        self.ended_at = trio.current_time()
+        self.log.seal()
+        self.ended.set()
+
+    async def _answer(self, prompt: Prompt) -> None:
+        self._observer.run_started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, prompt)
+            await self._watch()
+            # The provider is closed, or has had its time: nothing that it still says counts.
+            reason, self.failure = self._judge()
+            ending = self.ending = self._make_ending(reason, prompt)
+            await self._store(ending)
+            self._seal()
+            self._report(ending)
+
+    async def _read(self, prompt: Prompt) -> None:
+        """Read the provider to its end under the run's deadlines."""
+        limits = self.plan.deadlines
+        total, gap = trio.CancelScope(), trio.CancelScope()
+        try:
+            with self._scope, total, gap:
+                total.deadline = self.started_at + limits.total_s
+                gap.deadline = trio.current_time() + limits.first_token_s
+                async with self._provider.stream(prompt) as events:
+                    async for batch in events:
+                        if self._take(batch):
+                            gap.deadline = trio.current_time() + limits.idle_s
+            if gap.cancelled_caught:
+                self._fail(TimedOut(field="idle" if self.log.next_index else "first_token"))
+            elif total.cancelled_caught:
+                self._fail(TimedOut(field="total"))
+            elif self._scope.cancelled_caught and self._wish is None and self.failure is None:
+                # Nobody has watched for the orphan grace.
+                self._wish = _Wish(FinishReason.CANCELLED)
+                self._wish.at = self._scope.deadline
+        except RequestFailed as exc:
+            self._fail(exc)
+        except Exception:
+            # The barrier of a run: whatever a provider does wrong costs this one answer, which still gets its END.
+            log.exception("provider broke", provider=self.info.provider, message_id=self.info.message_id)
+            self._fail(Internal("provider"))
+        finally:
+            self._closed_at = trio.current_time()
+            self._closed.set()
+
+    def _fail(self, failure: RequestFailed) -> None:
+        # The first failure is the cause; and what comes after the end was told is nobody's business.
+        if self.failure is None and self.ending is None:
+            self.failure = failure
+
+    def _take(self, batch: Batch) -> bool:
+        """Sort a batch's events; True when the provider said something new."""
+        deltas = []
+        for event in batch:
+            if isinstance(event, Delta):
+                deltas.append(event)
+            elif isinstance(event, Usage):
+                self._usage = event
+            elif isinstance(event, Finish):
+                self._finish = event
+        if not deltas:
+            return False
+        now = trio.current_time()
+        if not self.log.next_index:
+            self._observer.first_token(self.info.provider, now - self.started_at)
+        if not self.log.append(deltas, now):
+            self._fail(ResponseTooLarge(limit=self.plan.max_bytes))
+            self._scope.cancel()
+        return True
+
+    async def _watch(self) -> None:
+        """Wait until the provider is closed, or a cancelled one has had its time; meanwhile make the text durable."""
+        saved = 0
+        while not self._closed.is_set():
+            if self._wish and trio.current_time() >= self._wish.at + CLOSE_LIMIT_S:
+                return
+            with trio.move_on_after(CHECKPOINT_S):
+                await self._closed.wait()
+            if not self._closed.is_set() and self.log.next_index > saved:
+                saved = self.log.next_index
+                try:
+                    await self._journal.checkpoint(self)
+                except StoreError as exc:
+                    log.warning("checkpoint failed", message_id=self.info.message_id, error=str(exc))
+
+    def _judge(self) -> tuple[FinishReason, RequestFailed | None]:
+        """How the answer ended. The provider's own end comes before a cancel that crossed it."""
+        if self.failure is None and self._finish is not None:
+            return self._finish.reason, None
+        if self._wish is not None:
+            return self._wish.reason, None
+        failure = self.failure or ProviderUnavailable("the stream ended without a finish")
+        for kind, reason in _REASONS.items():
+            if isinstance(failure, kind):
+                return reason, failure
+        return FinishReason.ERROR, failure
+
+    def _make_ending(self, reason: FinishReason, prompt: Prompt) -> Ending:
+        wish = self._wish if reason is FinishReason.CANCELLED else None
+        closed_at = self._closed_at if self._closed_at is not None else trio.current_time()
+        return Ending(
+            reason=reason,
+            usage=self._usage or self._estimate(prompt),
+            duration_s=trio.current_time() - self.started_at,
+            upstream_closed=self._closed.is_set() if wish else None,
+            cancel_s=max(0.0, closed_at - wish.at) if wish else None,
+        )
+
+    def _estimate(self, prompt: Prompt) -> Usage:
+        reasoning = estimate_tokens(self.log.reasoning)
+        return Usage(
+            prompt_tokens=sum(estimate_tokens(turn.content) + TURN_OVERHEAD_TOKENS for turn in prompt.turns),
+            completion_tokens=estimate_tokens(self.log.content) + reasoning,
+            reasoning_tokens=reasoning,
+            source="estimated",
+        )
+
+    async def _store(self, ending: Ending) -> None:
+        # Shielded: what was said and what it cost must be kept, whoever is in a hurry.
+        with trio.move_on_after(STORE_LIMIT_S, shield=True) as limit:
+            try:
+                await self._journal.end(self, ending)
+            except StoreError as exc:
+                log.error("answer not stored", message_id=self.info.message_id, error=str(exc))  # noqa: TRY400
+        if limit.cancelled_caught:
+            log.error("answer not stored in time", message_id=self.info.message_id)
+
+    def _report(self, ending: Ending) -> None:
+        self._observer.run_ended(self.info.provider, ending.reason.value, ending.duration_s, ending.usage)
+        log.info(
+            "run ended",
+            message_id=self.info.message_id,
+            provider=self.info.provider,
+            model=self.info.model,
+            reason=ending.reason.value,
+            error=self.failure.code if self.failure else None,
+            detail=self.failure.detail if self.failure else None,
+            duration_s=round(ending.duration_s, 3),
+            tokens=ending.usage.total_tokens,
+        )
+
+
+_REASONS: dict[type[RequestFailed], FinishReason] = {
+    TimedOut: FinishReason.TIMEOUT,
+    ContentFiltered: FinishReason.CONTENT_FILTER,
+    ResponseTooLarge: FinishReason.TOO_LARGE,
+}

@@ -1,0 +1,263 @@
+"""A CHAT_REQUEST becomes a run; runs are found again, cancelled, counted and drained here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+from attrs import field, frozen
+
+from scm_trio.chat.run import CLOSE_LIMIT_S, STORE_LIMIT_S, Deadlines, Journal, Observer, Plan, Question, Run
+from scm_trio.config import Ai, Streams
+from scm_trio.errors import (
+    InvalidMessage,
+    ModelUnknown,
+    NotFound,
+    ProviderUnknown,
+    ShuttingDown,
+    TooManyStreams,
+)
+from scm_trio.model import AnswerInfo, FinishReason
+from scm_trio.protocol.messages import ChatRequest, Grace
+from scm_trio.providers.base import Provider
+
+MAX_TEMPERATURE = 2.0
+
+
+@frozen
+class Rules:
+    """The part of the configuration that requests are held to."""
+
+    streams: Streams = field(factory=Streams)
+    ai: Ai = field(factory=Ai)
+    max_prompt_chars: int = 100_000
+
+
+@frozen
+class Asker:
+    """Who asks, and in which session (its owner's name of it)."""
+
+    user_id: str
+    session_id: str
+
+
+class ChatService:
+    """All runs of this process.
+
+    Args:
+        providers: by their configured names, the default one first.
+        journal: where runs are stored.
+        observer: where runs are counted.
+        rules: limits and defaults.
+        new_id: makes unguessable ids.
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        journal: Journal,
+        observer: Observer,
+        rules: Rules,
+        new_id: Callable[[], str],
+    ) -> None:
+        self.providers = providers
+        self.draining = False
+        self._journal = journal
+        self._observer = observer
+        self._rules = rules
+        self._new_id = new_id
+        self._runs: dict[str, Run] = {}
+        self._by_request: dict[tuple[str, str], Run] = {}
+        self._live_by_user: dict[str, list[Run]] = {}
+        self._idle = trio.Event()
+        self._idle.set()
+        self._live = 0
+
+    @property
+    def live_runs(self) -> int:
+        return self._live
+
+    # ---- asking
+
+    def begin(self, asker: Asker, request: ChatRequest, request_id: str | None, nursery: trio.Nursery) -> Run:
+        """Start the run of a request, or find the one that the same request started before. Never awaits.
+
+        Args:
+            asker: who asks.
+            request: what is asked.
+            request_id: the client's own name for the request, if it gave one.
+            nursery: the runs nursery; the run outlives its asker there.
+
+        Raises:
+            InvalidMessage, ProviderUnknown, ModelUnknown, TooManyStreams, ShuttingDown: nothing was started.
+        """
+        if request_id is not None and (known := self._by_request.get((asker.user_id, request_id))):
+            return known
+        if self.draining:
+            raise ShuttingDown(retry_after_s=2)
+        question = self._question(request)
+        provider, model = self._choose(request)
+        limit = self._rules.streams.max_per_user
+        if len(self.active(asker.user_id)) >= limit:
+            raise TooManyStreams("per user", limit=limit)
+        info = AnswerInfo(
+            message_id=f"msg-{self._new_id()}",
+            user_message_id=f"msg-{self._new_id()}",
+            request_id=request_id,
+            model=model,
+            provider=provider.name,
+        )
+        run = Run(self._plan(asker, request, question, info, provider), provider, self._journal, self._observer)
+        self._runs[info.message_id] = run
+        if request_id is not None:
+            self._by_request[asker.user_id, request_id] = run
+        if not self._live:
+            self._idle = trio.Event()
+        self._live += 1
+        self._live_by_user.setdefault(asker.user_id, []).append(run)
+        nursery.start_soon(run.task, self._done)
+        return run
+
+    def _question(self, request: ChatRequest) -> Question:
+        text = request.message.strip()
+        if not text:
+            raise InvalidMessage(field="data.message", expected="empty")
+        if len(text) > self._rules.max_prompt_chars:
+            raise InvalidMessage(field="data.message", expected="too_long")
+        if request.temperature is not None and not 0 <= request.temperature <= MAX_TEMPERATURE:
+            raise InvalidMessage(field="data.temperature", expected="temperature")
+        for name, number in (("maxTokens", request.max_tokens), ("timeoutMs", request.timeout_ms)):
+            if number == 0:
+                raise InvalidMessage(field=f"data.{name}", expected="positive")
+        later = (
+            ("attachments", request.attachments),
+            ("regenerateOf", request.regenerate_of),
+            ("editOf", request.edit_of),
+        )
+        for name, value in later:
+            if value:
+                raise InvalidMessage(field=f"data.{name}", expected="unsupported")
+        return Question(
+            text=text,
+            parent_id=request.parent_message_id,
+            system_prompt=self._rules.ai.system_prompt,
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+        )
+
+    def _choose(self, request: ChatRequest) -> tuple[Provider, str]:
+        if not self.providers:
+            raise ProviderUnknown("no provider is configured", field="scm.ai.providers", notice="NO_PROVIDER")
+        name = request.provider or self._rules.ai.default_provider or next(iter(self.providers))
+        provider = self.providers.get(name)
+        if provider is None:
+            raise ProviderUnknown(field="data.provider", provider=name)
+        default = self._rules.ai.default_model
+        if default is not None and provider.models and default not in provider.models:
+            default = None  # it is another provider's
+        model = request.model or default or next(iter(provider.models), None)
+        if model is None or (provider.models and model not in provider.models):
+            raise ModelUnknown(field="data.model", model=model or "-")
+        return provider, model
+
+    def _plan(
+        self, asker: Asker, request: ChatRequest, question: Question, info: AnswerInfo, provider: Provider
+    ) -> Plan:
+        streams = self._rules.streams
+        total_s = streams.total_timeout_s
+        if request.timeout_ms is not None:
+            total_s = min(total_s, request.timeout_ms / 1000)
+        grace_s: float | None = streams.orphan_grace_s
+        if isinstance(request.on_orphan, Grace):
+            grace_s = request.on_orphan.grace_ms / 1000
+        elif request.on_orphan is not None:
+            grace_s = None if request.on_orphan == "continue" else 0.0
+        return Plan(
+            info=info,
+            question=question,
+            context_tokens=provider.context_tokens,
+            user_id=asker.user_id,
+            session_id=asker.session_id,
+            conversation_id=request.conversation_id or asker.session_id,
+            streaming=request.streaming,
+            deadlines=Deadlines(streams.first_token_timeout_s, streams.idle_timeout_s, total_s),
+            orphan_grace_s=grace_s,
+            max_bytes=streams.max_response_bytes,
+        )
+
+    # ---- finding
+
+    def knows(self, user_id: str, request_id: str) -> bool:
+        """Whether this request's run is at hand."""
+        return (user_id, request_id) in self._by_request
+
+    def find(self, user_id: str, *, message_id: str | None = None, request_id: str | None = None) -> Run:
+        """The user's run by its answer's id or its request's.
+
+        Raises:
+            NotFound: there is none, or it is another's.
+        """
+        run = self._runs.get(message_id) if message_id is not None else None
+        if run is None and request_id is not None:
+            run = self._by_request.get((user_id, request_id))
+        if run is None or run.plan.user_id != user_id:
+            raise NotFound("no such run")
+        return run
+
+    def cancel(self, user_id: str, *, message_id: str | None = None, request_id: str | None = None) -> None:
+        """Cancel a running answer; its END tells when that is done.
+
+        Raises:
+            NotFound: there is nothing to cancel.
+        """
+        run = self.find(user_id, message_id=message_id, request_id=request_id)
+        if not run.is_live:
+            raise NotFound("already ended")
+        run.cancel()
+
+    def active(self, user_id: str) -> Sequence[Run]:
+        """The user's runs that have not ended, oldest first."""
+        return tuple(self._live_by_user.get(user_id, ()))
+
+    # ---- ending
+
+    def sweep(self, now: float) -> None:
+        """Forget runs that ended longer ago than the resume window; the store still has their answers."""
+        for run in [run for run in self._runs.values() if run.ended_at is not None]:
+            if run.ended_at is not None and run.ended_at + self._rules.streams.resume_window_s <= now:
+                self._forget(run)
+
+    async def drain(self, grace_s: float, hurry: trio.Event) -> None:
+        """Start nothing new; let runs finish until the grace ends or ``hurry`` is set, then interrupt the rest."""
+        self.draining = True
+        with trio.move_on_after(grace_s):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when, hurry, nursery.cancel_scope)
+                await self._idle.wait()
+                nursery.cancel_scope.cancel()
+        for run in [run for runs in self._live_by_user.values() for run in runs]:
+            run.cancel(FinishReason.INTERRUPTED)
+        with trio.move_on_after(CLOSE_LIMIT_S + STORE_LIMIT_S):
+            await self._idle.wait()
+
+    def _done(self, run: Run) -> None:
+        self._live -= 1
+        mine = self._live_by_user[run.plan.user_id]
+        mine.remove(run)
+        if not mine:
+            del self._live_by_user[run.plan.user_id]
+        if not self._live:
+            self._idle.set()
+        if run.refusal is not None:
+            self._forget(run)
+
+    def _forget(self, run: Run) -> None:
+        self._runs.pop(run.plan.info.message_id, None)
+        request_id = run.plan.info.request_id
+        if request_id is not None:
+            self._by_request.pop((run.plan.user_id, request_id), None)
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

@@ -1,0 +1,225 @@
+"""One connection's nursery: reader, heartbeat and one task per request inside, the writer around them."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import structlog
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+
+from scm_trio.chat.limits import Verdict
+from scm_trio.errors import (
+    CloseCode,
+    Disconnect,
+    RateLimited,
+    RequestFailed,
+    TokenExpired,
+)
+from scm_trio.gateway.dispatch import UNCOUNTED, dispatch, is_repeat
+from scm_trio.gateway.gate import Gate, Visit
+from scm_trio.gateway.link import Link
+from scm_trio.gateway.meter import FrameMeter
+from scm_trio.gateway.wire import Wire
+from scm_trio.protocol import messages
+from scm_trio.protocol.codec import Received, decode_client, timestamp
+from scm_trio.protocol.texts import sentence
+
+log = structlog.get_logger(__name__)
+
+CLOSE_LIMIT_S = 2.0
+"""How long a peer may take to answer our Close."""
+MAX_INVALID = 10
+INVALID_WINDOW_S = 60.0
+EXPIRY_WARNING_S = 60.0
+_PING = b"\x89\x00"
+
+
+async def serve_connection(stream: trio.abc.Stream, head: bytes, visit: Visit, gate: Gate) -> CloseCode | None:
+    """Serve a visitor until either side has had enough; returns our close code, None when the peer left.
+
+    Args:
+        stream: the peer's stream; whoever opened it closes it.
+        head: the bytes of the handshake request, read already.
+        visit: what the handshake found out.
+        gate: what all connections share.
+
+    Raises:
+        Whatever trio-websocket raises over a misbehaving peer, in groups: the caller's barrier takes it.
+    """
+    wire = Wire(stream, head, FrameMeter(gate.settings.message.max_size_bytes), gate.settings.message.write_timeout_s)
+    async with trio.open_nursery() as outer:
+        outer.start_soon(wire.write_loop)
+        websocket = None
+        # EOF in the middle of a handshake would hang the library for good.
+        with trio.move_on_after(gate.settings.session.handshake_timeout_s):
+            # The meter counts bytes; the library's own limit counts characters, which are never more.
+            limit = gate.settings.message.max_size_bytes + 1
+            request = await wrap_server_stream(outer, wire, max_message_size=limit, receive_buffer_size=None)
+            websocket = await request.accept(subprotocol=visit.subprotocol)
+        reason = None
+        if websocket is not None:
+            reason = await _live(wire, websocket, visit, gate)
+        # Before the writer is cancelled: it may be shielded over a peer that takes nothing.
+        await wire.aclose()
+        outer.cancel_scope.cancel()
+    return reason.code if reason else None
+
+
+async def _live(wire: Wire, websocket: WebSocketConnection, visit: Visit, gate: Gate) -> Disconnect | None:
+    async with trio.open_nursery() as inner:
+        link = Link(gate, visit, wire, inner)
+        wire.on_end = link.disconnect
+        gate.hub.join(link)
+        try:
+            await _greet(link)
+            inner.start_soon(_heartbeat, link)
+            await _read(link, websocket)
+        except Disconnect as exc:
+            link.disconnect(exc)
+        except (ConnectionClosed, trio.BrokenResourceError):
+            link.disconnect(None)
+        finally:
+            gate.hub.leave(link)
+    if link.reason is not None and not wire.is_broken:
+        await _bid_farewell(link, websocket, link.reason)
+    return link.reason
+
+
+async def _greet(link: Link) -> None:
+    settings = link.gate.settings
+    runs = link.gate.service.active(link.user_id)
+    connect = messages.Connect(
+        connection_id=link.connection_id,
+        user_id=link.user_id,
+        session_id=link.session_id,
+        heartbeat_interval_ms=round(settings.heartbeat.interval_s * 1000),
+        heartbeat_timeout_ms=round(settings.heartbeat.timeout_s * 1000),
+        limits=messages.Limits(
+            max_message_bytes=settings.message.max_size_bytes,
+            rate_per_minute=settings.message.rate_limit_per_minute,
+            max_streams=settings.stream.max_per_connection,
+        ),
+        active_runs=tuple(
+            messages.ActiveRun(run.info.message_id, run.plan.session_id, run.rev, run.log.next_index) for run in runs
+        ),
+        unread=(),
+        server_time=timestamp(link.gate.clock.now()),
+    )
+    await link.send("CONNECT", connect)
+    await link.send("SYSTEM_MESSAGE", messages.SystemMessage(sentence("WELCOME", link.lang)))
+
+
+# ---- reader
+
+
+async def _read(link: Link, websocket: WebSocketConnection) -> None:
+    """Read messages until the connection ends. Only dispatches, so that a cancel is seen at once.
+
+    Raises:
+        Disconnect: the peer was silent for too long, or broke a rule.
+        ConnectionClosed: the peer left.
+    """
+    timeout_s = link.gate.settings.heartbeat.timeout_s
+    invalid: deque[float] = deque(maxlen=MAX_INVALID)
+    with trio.move_on_after(timeout_s) as silence:
+
+        def heard() -> None:
+            silence.deadline = trio.current_time() + timeout_s
+
+        link.wire.on_frame = heard
+        while True:
+            text = await websocket.get_message()
+            if isinstance(text, bytes):
+                raise Disconnect(CloseCode.UNSUPPORTED, "BINARY")
+            received = await _decode(link, text, invalid)
+            if received is not None and await _may_pass(link, received):
+                await dispatch(link, received)
+    raise Disconnect(CloseCode.SILENT, "SILENT")
+
+
+async def _decode(link: Link, text: str, invalid: deque[float]) -> Received | None:
+    try:
+        received = decode_client(text)
+    except RequestFailed as exc:
+        link.gate.metrics.message_in("invalid")
+        await link.send_error(exc)
+        now = trio.current_time()
+        invalid.append(now)
+        if len(invalid) == MAX_INVALID and now - invalid[0] < INVALID_WINDOW_S:
+            raise Disconnect(CloseCode.INVALID_MESSAGES, "INVALID_MESSAGES") from None
+        return None
+    link.gate.metrics.message_in(received.kind)
+    return received
+
+
+async def _may_pass(link: Link, received: Received) -> bool:
+    """Charge a counted message to its user's rate."""
+    if received.kind in UNCOUNTED or is_repeat(link, received):
+        return True
+    verdict, wait_s = link.gate.rates.charge(link.user_id, trio.current_time())
+    if verdict is Verdict.PASS:
+        return True
+    if verdict is Verdict.FLOOD:
+        raise Disconnect(CloseCode.FLOOD, "FLOOD", retry_after_s=wait_s)
+    await link.send_error(RateLimited(retry_after_s=wait_s), received.request_id, session_id=received.session_id)
+    return False
+
+
+# ---- heartbeat
+
+
+async def _heartbeat(link: Link) -> None:
+    """Beat, and watch the token: what this connection does by the clock.
+
+    Raises:
+        Disconnect: through ``link.disconnect``, when the token has expired.
+    """
+    interval_s = link.gate.settings.heartbeat.interval_s
+    # Spread, so that clients that came together do not beat together.
+    beat_at = trio.current_time() + interval_s * (0.5 + link.gate.clock.jitter() / 2)
+    warned_for: float | None = None
+    try:
+        while True:
+            left_s = link.principal.expires_at - link.gate.clock.now()
+            if left_s <= 0:
+                link.disconnect(Disconnect(CloseCode.UNAUTHORIZED, TokenExpired.code))
+            if left_s <= EXPIRY_WARNING_S and warned_for != link.principal.expires_at:
+                warned_for = link.principal.expires_at
+                await _warn_of_expiry(link)
+            if trio.current_time() >= beat_at:
+                beat_at = trio.current_time() + interval_s
+                await link.wire.send(lambda: link.frame("HEARTBEAT", messages.Heartbeat()) + _PING)
+            due_s = left_s if warned_for == link.principal.expires_at else left_s - EXPIRY_WARNING_S
+            link.refreshed = trio.Event()
+            with trio.move_on_at(min(beat_at, trio.current_time() + max(0.0, due_s))):
+                await link.refreshed.wait()
+    except trio.BrokenResourceError:
+        return
+
+
+async def _warn_of_expiry(link: Link) -> None:
+    tokens = link.gate.tokens
+    token = None
+    if tokens.refresh and tokens.authenticator.can_issue:
+        token = tokens.authenticator.issue(link.user_id, ttl_s=tokens.ttl_s, roles=link.principal.roles)
+    expires_at = timestamp(link.principal.expires_at)
+    text = sentence("TOKEN_EXPIRING", link.lang)
+    await link.send("WARNING", messages.Warning("TOKEN_EXPIRING", text, expires_at, token))
+
+
+# ---- the end
+
+
+async def _bid_farewell(link: Link, websocket: WebSocketConnection, reason: Disconnect) -> None:
+    """Say why, close, and wait a moment for the peer to agree."""
+    text = sentence(reason.error_code, link.lang)
+    retry_ms = None if reason.retry_after_s is None else round(reason.retry_after_s * 1000)
+    goodbye = messages.Disconnect(reason.error_code, text, reconnect=reason.reconnect, retry_after_ms=retry_ms)
+    # Shielded: a shutdown must not take the word out of our mouth.
+    with trio.move_on_after(CLOSE_LIMIT_S, shield=True):
+        try:
+            await link.send("DISCONNECT", goodbye)
+        except trio.BrokenResourceError:
+            return
+        await websocket.aclose(int(reason.code), reason.error_code)

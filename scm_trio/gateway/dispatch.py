@@ -1,0 +1,120 @@
+"""Message type -> function. Handlers answer at once or start a task; none of them waits for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from scm_trio.chat.service import Asker
+from scm_trio.errors import CloseCode, Disconnect, Forbidden, InvalidMessage, RequestFailed, TooManyStreams, UnknownType
+from scm_trio.gateway.link import Link, Viewer
+from scm_trio.gateway.streaming import stream_answer
+from scm_trio.protocol import messages
+from scm_trio.protocol.codec import Received, timestamp
+
+Handler = Callable[[Link, Received], Awaitable[None]]
+
+UNCOUNTED = frozenset({"HEARTBEAT", "CHAT_CANCEL", "CHAT_RESUME", "AUTH_REFRESH", "DISCONNECT"})
+"""Types that the rate limit leaves alone: whoever is limited must still be able to stop and to leave."""
+
+
+async def dispatch(link: Link, received: Received) -> None:
+    """Do what a message asks; a failed request is told, and the connection lives.
+
+    Raises:
+        Disconnect: the connection has to end.
+        trio.BrokenResourceError: it has ended.
+    """
+    try:
+        if received.user_id not in (None, link.user_id):
+            raise InvalidMessage(field="userId", expected="own")
+        await HANDLERS.get(received.kind, refuse)(link, received)
+    except RequestFailed as exc:
+        await link.send_error(exc, request_id_of(received), session_id=received.session_id)
+
+
+def request_id_of(received: Received) -> str | None:
+    """The envelope's, or the one inside a CHAT_REQUEST's data."""
+    if received.request_id is None and isinstance(received.data, messages.ChatRequest):
+        return received.data.request_id
+    return received.request_id
+
+
+def is_repeat(link: Link, received: Received) -> bool:
+    """Whether this is a request whose run exists already; repeating oneself is free."""
+    request_id = request_id_of(received)
+    return (
+        received.kind == "CHAT_REQUEST" and request_id is not None and link.gate.service.knows(link.user_id, request_id)
+    )
+
+
+async def answer_heartbeat(link: Link, received: Received) -> None:
+    await link.send("HEARTBEAT", messages.Heartbeat(), received.request_id, received.session_id)
+
+
+async def start_stream(link: Link, received: Received) -> None:
+    request: messages.ChatRequest = received.data
+    request_id = request_id_of(received)
+    limit = link.gate.settings.stream.max_per_connection
+    if len(link.viewers) >= limit:
+        raise TooManyStreams("per connection", limit=limit)
+    asker = Asker(link.user_id, received.session_id or link.session_id)
+    run = link.gate.service.begin(asker, request, request_id, link.gate.runs)
+    if run.plan.info.message_id in link.viewers:
+        return  # the same request again, on the connection that is being answered already
+    viewer = Viewer(run, request_id)
+    # Entered here and not by the task, so that the next message already finds it.
+    link.viewers[run.plan.info.message_id] = viewer
+    link.nursery.start_soon(stream_answer, link, viewer)
+
+
+async def cancel_stream(link: Link, received: Received) -> None:
+    cancel: messages.ChatCancel = received.data
+    request_id = cancel.request_id or received.request_id
+    if cancel.message_id is None and request_id is None:
+        raise InvalidMessage(field="data.requestId", expected="one_of")
+    link.gate.service.cancel(link.user_id, message_id=cancel.message_id, request_id=request_id)
+
+
+async def resume_stream(link: Link, received: Received) -> None:
+    resume: messages.ChatResume = received.data
+    run = link.gate.service.find(link.user_id, message_id=resume.message_id)
+    known = resume.rev == run.rev and resume.from_index <= run.log.next_index
+    cursor = resume.from_index if known else 0
+    announce = {"resumed": True} if known else {"reset": True}
+    viewer = link.viewers.get(run.plan.info.message_id)
+    if viewer is not None:
+        viewer.move(cursor, **announce)
+        return
+    viewer = Viewer(run, received.request_id or run.plan.info.request_id, cursor, **announce)
+    link.viewers[run.plan.info.message_id] = viewer
+    link.nursery.start_soon(stream_answer, link, viewer)
+
+
+async def refresh_token(link: Link, received: Received) -> None:
+    refresh: messages.AuthRefresh = received.data
+    principal = await link.gate.tokens.authenticator.verify(refresh.token)
+    if principal.user_id != link.user_id:
+        raise Disconnect(CloseCode.FORBIDDEN, Forbidden.code)
+    link.principal = principal
+    link.refreshed.set()
+    finite = principal.expires_at != float("inf")
+    answer = messages.AuthRefreshed(timestamp(principal.expires_at) if finite else None)
+    await link.send("AUTH_REFRESH", answer, received.request_id)
+
+
+async def leave(_: Link, __: Received) -> None:
+    raise Disconnect(CloseCode.NORMAL, "BYE")
+
+
+async def refuse(_: Link, received: Received) -> None:
+    raise UnknownType("not served", field="type", kind=received.kind, notice="NOT_YET")
+
+
+HANDLERS: dict[str, Handler] = {
+    "HEARTBEAT": answer_heartbeat,
+    "CHAT_REQUEST": start_stream,
+    "CHAT_CANCEL": cancel_stream,
+    "CHAT_RESUME": resume_stream,
+    "AUTH_REFRESH": refresh_token,
+    "DISCONNECT": leave,
+}

@@ -1,0 +1,98 @@
+"""One request's stream: a viewer follows a run until its end, or until the connection's."""
+
+from __future__ import annotations
+
+import structlog
+import trio
+
+from scm_trio.chat.run import Run
+from scm_trio.errors import Internal
+from scm_trio.gateway.link import Link, Viewer
+from scm_trio.protocol import frames
+
+log = structlog.get_logger(__name__)
+
+
+async def stream_answer(link: Link, viewer: Viewer) -> None:
+    """The streaming task. A bug in it costs this one answer, told by an ERROR; the connection lives."""
+    run = viewer.run
+    link.viewers[run.plan.info.message_id] = viewer
+    try:
+        with run.viewer():
+            await _show(link, viewer)
+    except trio.BrokenResourceError:
+        # The wire has told the connection why it ends.
+        return
+    except Exception:
+        log.exception("stream broke", connection_id=link.connection_id, message_id=run.info.message_id)
+        await link.send_error(Internal("stream"), viewer.request_id, started=True, message_id=run.info.message_id)
+    finally:
+        link.viewers.pop(run.plan.info.message_id, None)
+
+
+async def _show(link: Link, viewer: Viewer) -> None:
+    run = viewer.run
+    await run.opened.wait()
+    if run.refusal is not None:
+        await link.send_error(run.refusal, viewer.request_id, session_id=run.plan.session_id)
+        return
+    if run.plan.streaming:
+        await _follow(link, viewer)
+    else:
+        await run.ended.wait()
+    await _tell_failure(link, viewer)
+    await _tell_end(link, viewer)
+
+
+async def _follow(link: Link, viewer: Viewer) -> None:
+    """Send START, and deltas until the log is sealed and all of it is sent."""
+    run = viewer.run
+    while True:
+        if viewer.announce is not None:
+            announce, viewer.announce = viewer.announce, None
+            start = frames.start(run.info, rev=run.rev, **announce)
+            await link.send("CHAT_STREAM_START", start, viewer.request_id, run.plan.session_id)
+        await run.log.wait(viewer.cursor)
+        if viewer.is_done:
+            return
+        sent_at = trio.current_time()
+        await link.wire.send(lambda: _newest(link, viewer))
+        if link.coalesce_s and not run.log.sealed:
+            await trio.sleep_until(sent_at + link.coalesce_s)
+
+
+def _newest(link: Link, viewer: Viewer) -> bytes | None:
+    """Everything that is newer than the viewer's cursor, as one frame; called when the socket is free for it."""
+    run = viewer.run
+    chunk = run.log.take(viewer.cursor, frames.MAX_FRAME_CHARS)
+    if chunk is None or viewer.announce is not None:
+        return None
+    viewer.cursor = chunk.next_index
+    link.gate.metrics.relayed(chunk.next_index - chunk.index, trio.current_time() - chunk.appended_at)
+    data = frames.data(run.info, chunk, rev=run.rev)
+    return link.frame("CHAT_STREAM_DATA", data, viewer.request_id, run.plan.session_id)
+
+
+async def _tell_failure(link: Link, viewer: Viewer) -> None:
+    run = viewer.run
+    if run.failure is not None:
+        await link.send_error(
+            run.failure,
+            viewer.request_id,
+            started=bool(run.log.next_index),
+            message_id=run.info.message_id,
+            session_id=run.plan.session_id,
+        )
+
+
+async def _tell_end(link: Link, viewer: Viewer) -> None:
+    run: Run = viewer.run
+    await run.ended.wait()
+    if run.ending is None:
+        raise AssertionError("a run has ended without an ending")
+    if run.plan.streaming:
+        end = frames.end(run.info, run.ending, rev=run.rev, length=run.log.length, sha256=run.log.sha256)
+        await link.send("CHAT_STREAM_END", end, viewer.request_id, run.plan.session_id)
+    else:
+        response = frames.response(run.info, run.log.content, run.ending)
+        await link.send("CHAT_RESPONSE", response, viewer.request_id, run.plan.session_id)

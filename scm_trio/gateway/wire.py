@@ -1,0 +1,175 @@
+"""The stream under one WebSocket: inbound bytes are metered, outbound frames leave one at a time.
+
+trio-websocket does the handshake, reads messages and answers pings and closes over this stream. Data frames are built
+here: one unfragmented, unmasked text frame without extensions (RFC 6455, section 5.2).
+
+A task that is cancelled in the middle of a send tears its frame, and the next one lands inside its payload. So the
+sending side has one owner, the writer task; everybody else hands it a whole frame without awaiting in between.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import trio
+
+from scm_trio.errors import CloseCode, Disconnect
+from scm_trio.gateway.meter import FrameMeter
+
+RECEIVE_BYTES = 65_536
+
+
+def text_frame(payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return b"\x81" + bytes((size,)) + payload
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+
+
+class Wire(trio.abc.Stream):
+    """See the module.
+
+    Args:
+        stream: the TCP or TLS stream.
+        head: bytes of the handshake that have been read already; they are read again from here.
+        meter: judges what comes after the head.
+        write_timeout_s: how long one frame may take before the peer counts as too slow.
+
+    Attributes:
+        on_frame: called when the peer has sent at least one frame.
+        on_end: called at most once, with the reason why this wire cannot go on.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, head: bytes, meter: FrameMeter, write_timeout_s: float) -> None:
+        self.on_frame: Callable[[], None] = _nothing
+        self.on_end: Callable[[Disconnect | None], None] = _ignore
+        self._stream = stream
+        self._head = head
+        self._meter = meter
+        self._write_timeout_s = write_timeout_s
+        self._fd = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
+        self._turn = trio.Semaphore(1)
+        self._pending = b""
+        self._wake = trio.Event()
+        self._broken = False
+
+    # ---- inbound
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        data = bytes(await self._stream.receive_some(max_bytes or RECEIVE_BYTES))
+        try:
+            frames = self._meter.feed(data, trio.current_time())
+        except Disconnect as exc:
+            self.on_end(exc)
+            return await self._await_close()
+        if frames:
+            self.on_frame()
+        return data
+
+    async def _await_close(self) -> bytes:
+        """Throw away what a refused peer still sends, until it has closed.
+
+        Closing the socket over unread bytes would make the kernel reset the connection, and the peer would never read
+        why. The closing deadline of the connection bounds this.
+        """
+        while not self._meter.closing:
+            data = await self._stream.receive_some(RECEIVE_BYTES)
+            if not data:
+                break
+            try:
+                self._meter.feed(bytes(data), trio.current_time())
+            except Disconnect:
+                continue
+        return b""
+
+    # ---- outbound
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """For trio-websocket: the handshake's answer, pongs and closes take their turn like every frame."""
+        await self.send(lambda: bytes(data))
+
+    async def send(self, make: Callable[[], bytes | None]) -> None:
+        """Send one whole frame, or nothing at all.
+
+        Args:
+            make: called when it is this frame's turn, so that it can hold the newest there is; None: nothing to send.
+
+        Raises:
+            trio.BrokenResourceError: the connection is over.
+        """
+        try:
+            self._turn.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turn.acquire()
+        # From here to the hand-over nothing awaits, so no cancellation can tear the frame.
+        rest = b""
+        try:
+            if self._broken:
+                raise trio.BrokenResourceError("the connection is over")
+            rest = self._write_now(make() or b"")
+        finally:
+            if not rest:
+                self._turn.release()
+        if rest:
+            self._pending = rest
+            self._wake.set()
+
+    def _write_now(self, data: bytes) -> bytes:
+        """Write what the socket takes at once; returns the rest."""
+        if self._fd is None or not data:
+            return data
+        try:
+            return data[os.write(self._fd, data) :]
+        except BlockingIOError:
+            return data
+        except OSError as exc:
+            self._break(None)
+            raise trio.BrokenResourceError("the peer is gone") from exc
+
+    async def write_loop(self) -> None:
+        """The writer task: sends what did not fit into the socket at once."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            try:
+                # Shielded: half a frame would end the whole connection.
+                with trio.move_on_after(self._write_timeout_s, shield=True) as limit:
+                    await self._stream.send_all(self._pending)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._break(None)
+            if limit.cancelled_caught:
+                self._break(Disconnect(CloseCode.SLOW, "SLOW"))
+            self._pending = b""
+            self._turn.release()
+
+    def _break(self, reason: Disconnect | None) -> None:
+        if not self._broken:
+            self._broken = True
+            self.on_end(reason)
+
+    @property
+    def is_broken(self) -> bool:
+        """Nothing can be sent any more, not even a farewell."""
+        return self._broken
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        self._broken = True
+        self._fd = None
+        await trio.aclose_forcefully(self._stream)
+
+
+def _nothing() -> None:
+    """Before the connection listens."""
+
+
+def _ignore(_: Disconnect | None) -> None:
+    """Before the connection listens."""
