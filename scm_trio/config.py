@@ -3,7 +3,9 @@
 The file speaks kebab-case, milliseconds and bytes. Here durations are seconds (``*_s``); ``metadata["key"]`` holds the
 file's name of a field where it is not simply the field's name in kebab-case, ``metadata["unit"]`` is ``ms`` where the
 file's number has to be divided by 1000, ``metadata["secret"]`` marks values that are never printed,
-``metadata["min"]`` is the smallest number allowed. ``config_loader.py`` reads files and the environment into these.
+``metadata["min"]`` and ``metadata["max"]`` are the numbers allowed, ``metadata["url"]`` marks URLs, whose passwords are
+never printed, ``metadata["kinds"]`` names the kinds of provider that know the key.
+``config_loader`` reads files and the environment into these.
 """
 
 from __future__ import annotations
@@ -21,8 +23,16 @@ def _number(default: int, key: str | None = None, minimum: int = 1) -> Any:
     return field(default=default, metadata={"min": minimum, **({"key": key} if key else {})})
 
 
-def _secret(default: Any = None) -> Any:
-    return field(default=default, metadata={"secret": True}, repr=False)
+def _secret(default: Any = None, *kinds: str) -> Any:
+    return field(default=default, metadata={"secret": True, **({"kinds": kinds} if kinds else {})}, repr=False)
+
+
+def _url(default: str | None = None) -> Any:
+    return field(default=default, metadata={"url": True}, repr=False)
+
+
+def _only(*kinds: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"kinds": kinds})
 
 
 @frozen
@@ -36,7 +46,8 @@ class Tls:
 @frozen
 class Server:
     host: str = "127.0.0.1"
-    port: int = _number(8088, minimum=0)
+    port: int = field(default=8088, metadata={"min": 0, "max": 65_535})
+    """0: any free one."""
     shutdown_grace_s: float = _ms(30_000, "shutdown-grace", 0)
     workers: int = _number(1)
     tls: Tls = Tls()
@@ -100,7 +111,7 @@ class Auth:
     algorithm: Algorithm = "HS256"
     public_key: str | None = None
     """A PEM text, or the path of a PEM file."""
-    jwks_url: str | None = None
+    jwks_url: str | None = _url()
     issuer: str | None = None
     audience: str | None = None
     leeway_s: float = field(default=10.0, metadata={"key": "leeway", "min": 0})
@@ -117,14 +128,14 @@ ProviderKind = Literal["openai", "azure", "anthropic", "spark", "local", "script
 class Price:
     """Per million tokens, in any currency."""
 
-    prompt: float = 0.0
-    completion: float = 0.0
+    prompt: float = field(default=0.0, metadata={"min": 0})
+    completion: float = field(default=0.0, metadata={"min": 0})
 
 
 @frozen
 class Provider:
     kind: ProviderKind
-    base_url: str | None = None
+    base_url: str | None = _url()
     api_key: str | None = _secret()
     api_keys: tuple[str, ...] = _secret(())
     models: tuple[str, ...] = ()
@@ -132,12 +143,21 @@ class Provider:
     retries: int = _number(2, minimum=0)
     prices: dict[str, Price] = field(factory=dict)
     context_tokens: int | None = field(default=None, metadata={"min": 256})
-    # openai
-    preset: str | None = None
-    token_limit_field: str | None = None
-    include_usage: bool = True
+    # openai, azure
+    preset: str | None = _only("openai")
+    token_limit_field: str | None = _only("openai", "azure")
+    include_usage: bool = _only("openai", "azure", default=True)
+    # azure, anthropic
+    deployment: str | None = _only("azure")
+    api_version: str | None = _only("azure", "anthropic")
+    bearer_token: str | None = _secret(None, "azure")
+    # spark
+    transport: Literal["websocket", "http"] = _only("spark", default="http")
+    app_id: str | None = _only("spark")
+    api_secret: str | None = _secret(None, "spark")
+    domain: str | None = _only("spark")
     # local
-    model_path: str | None = None
+    model_path: str | None = _only("local")
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -155,13 +175,13 @@ class Ai:
 
 @frozen
 class Store:
-    url: str = field(default="sqlite:///scm-trio.db", metadata={"url": True})
+    url: str = _url("sqlite:///scm-trio.db")
     """May carry a password, which is never printed."""
 
 
 @frozen
 class Broker:
-    url: str = field(default="memory://", metadata={"url": True})
+    url: str = _url("memory://")
 
 
 @frozen

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Protocol
 
-from scm_trio.errors import RequestFailed, ServerBusy
+import trio
+
+from scm_trio.errors import Disconnect, RequestFailed, ServerBusy
 
 
 class TooManyConnections(RequestFailed):
@@ -24,14 +26,17 @@ class Connection(Protocol):
     @property
     def user_id(self) -> str: ...
 
+    def disconnect(self, reason: Disconnect | None) -> None: ...
+
 
 class Hub:
-    """All connections of this process, by user. Never awaits, so that admission cannot race."""
+    """All connections of this process, by user. Admission never awaits, so that it cannot race."""
 
     def __init__(self, *, max_connections: int, max_connections_per_user: int) -> None:
         self._max = max_connections
         self._max_per_user = max_connections_per_user
         self._admitted = 0
+        self._emptied = trio.Event()
         self._admitted_by_user: dict[str, int] = defaultdict(int)
         self._by_user: dict[str, dict[str, Connection]] = defaultdict(dict)
 
@@ -60,6 +65,8 @@ class Hub:
 
     def release(self, user_id: str) -> None:
         self._admitted -= 1
+        if not self._admitted:
+            self._emptied.set()
         self._admitted_by_user[user_id] -= 1
         if not self._admitted_by_user[user_id]:
             del self._admitted_by_user[user_id]
@@ -72,6 +79,15 @@ class Hub:
         mine.pop(connection.connection_id, None)
         if not mine:
             del self._by_user[connection.user_id]
+
+    def everyone(self) -> list[Connection]:
+        return [connection for mine in self._by_user.values() for connection in mine.values()]
+
+    async def wait_empty(self) -> None:
+        """Return when nobody is admitted any more."""
+        while self._admitted:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
 
     def of_user(self, user_id: str) -> Iterator[Connection]:
         yield from list(self._by_user.get(user_id, {}).values())

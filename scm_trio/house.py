@@ -1,0 +1,193 @@
+"""Everything but the port: store, providers, chat service, gate and HTTP app, built once and running.
+
+The server opens a port in front of it (``serve.py``), tests put memory streams there (``testing.py``).
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+from attrs import field, frozen
+
+from scm_trio.auth import authenticator
+from scm_trio.chat.journal import StoreJournal
+from scm_trio.chat.limits import UserRates
+from scm_trio.chat.service import ChatService, Rules
+from scm_trio.chat.usage import Cost
+from scm_trio.cluster.hub import Hub
+from scm_trio.config import Config
+from scm_trio.errors import CloseCode, Disconnect, StoreError
+from scm_trio.gateway.gate import Clock, Gate, Tokens
+from scm_trio.jwks import fetch_jwks
+from scm_trio.listener import Listener
+from scm_trio.metrics import Metrics
+from scm_trio.providers.base import Provider
+from scm_trio.providers.catalogue import build_providers
+from scm_trio.providers.local import Local
+from scm_trio.store import runs
+from scm_trio.store.database import Database, Offload, in_thread, open_database
+from scm_trio.web.app import build_app
+from scm_trio.web.services import WebServices
+
+log = structlog.get_logger(__name__)
+
+TOKEN_TTL_S = 3600.0
+RECONNECT_SPREAD_S = 5.0
+"""Clients that are sent away together come back spread over this time."""
+FAREWELL_LIMIT_S = 5.0
+
+
+def _system_clock() -> Clock:
+    return Clock(now=time.time, new_id=lambda: secrets.token_hex(12), jitter=random.random)
+
+
+@frozen
+class Parts:
+    """What tests replace."""
+
+    clock: Clock = field(factory=_system_clock)
+    offload: Offload = in_thread
+    providers: Mapping[str, Provider] | None = None
+    """None: those of the configuration."""
+
+
+@frozen
+class House:
+    """The running whole."""
+
+    config: Config
+    gate: Gate
+    listener: Listener
+    database: Database
+    providers: Mapping[str, Provider]
+
+    async def drain(self, grace_s: float, hurry: trio.Event) -> None:
+        """Finish what runs, interrupt the rest, and send everybody away with a word."""
+        await self.gate.service.drain(grace_s, hurry)
+        for connection in self.gate.hub.everyone():
+            wait_s = self.gate.clock.jitter() * RECONNECT_SPREAD_S
+            connection.disconnect(Disconnect(CloseCode.GOING_AWAY, "SHUTTING_DOWN", retry_after_s=wait_s))
+        with trio.move_on_after(FAREWELL_LIMIT_S):
+            await self.gate.hub.wait_empty()
+
+
+@asynccontextmanager
+async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterator[House]:
+    """Build everything and run its long-lived tasks; at the end, whatever still runs is sealed and stored.
+
+    Raises:
+        ConfigError: a value that only its user can judge, such as a key.
+        StoreError: the database cannot be used.
+    """
+    parts = parts or Parts()
+    async with open_database(config.store.url, offload=parts.offload) as database, trio.open_nursery() as tasks:
+        await tasks.start(database.run_writer)
+        sealed = await database.write(runs.seal_interrupted, parts.clock.now())
+        if sealed:
+            log.warning("sealed interrupted answers", count=sealed)
+        providers = parts.providers
+        if providers is None:
+            providers = build_providers(config.ai, connect_timeout_s=config.websocket.stream.connect_timeout_s)
+        for provider in providers.values():
+            if isinstance(provider, Local):
+                await tasks.start(provider.run)
+        async with trio.open_nursery() as running:
+            house = _build(config, parts, database, providers, running)
+            tasks.start_soon(_sweep, house)
+            try:
+                yield house
+            finally:
+                await _close(house)
+                running.cancel_scope.cancel()
+        for provider in providers.values():
+            await provider.aclose()
+        tasks.cancel_scope.cancel()
+
+
+async def _close(house: House) -> None:
+    """Seal what was not drained; for a house that is left in a hurry."""
+    service = house.gate.service
+    if not service.draining or service.live_runs:
+        hurry = trio.Event()
+        hurry.set()
+        # Shielded: the answers so far are worth a moment. The limit is the service's own.
+        with trio.CancelScope(shield=True):
+            await service.drain(0, hurry)
+
+
+def _build(
+    config: Config, parts: Parts, database: Database, providers: Mapping[str, Provider], running: trio.Nursery
+) -> House:
+    clock, settings = parts.clock, config.websocket
+    metrics = Metrics(now=trio.current_time)
+    costs = {name: Cost(settings.prices) for name, settings in config.ai.providers.items() if settings.prices}
+    rules = Rules(settings.stream, config.ai, settings.message.max_prompt_chars)
+    journal = StoreJournal(database, clock.now, clock.new_id, costs)
+    tokens = Tokens(
+        authenticator=authenticator(config.auth, fetch=fetch_jwks, now=clock.now),
+        query_allowed=config.auth.query_token,
+        refresh=config.auth.refresh,
+        ttl_s=TOKEN_TTL_S,
+    )
+    gate = Gate(
+        service=ChatService(providers, journal, metrics, rules, clock.new_id),
+        hub=Hub(
+            max_connections=settings.session.max_connections,
+            max_connections_per_user=settings.session.max_connections_per_user,
+        ),
+        rates=UserRates(settings.message.rate_limit_per_minute),
+        metrics=metrics,
+        settings=settings,
+        tokens=tokens,
+        clock=clock,
+        runs=running,
+    )
+    app = build_app(_web_services(gate, database, providers))
+    return House(config, gate, Listener(gate, app), database, providers)
+
+
+def _web_services(gate: Gate, database: Database, providers: Mapping[str, Provider]) -> WebServices:
+    return WebServices(
+        authenticator=gate.tokens.authenticator,
+        metrics=gate.metrics,
+        readiness=_readiness(gate, database),
+        draining=lambda: gate.service.draining,
+        stats=gate.metrics.connection_stats,
+        models=lambda: [
+            {"provider": name, "models": list(provider.models), "default": index == 0}
+            for index, (name, provider) in enumerate(providers.items())
+        ],
+        token_ttl_s=gate.tokens.ttl_s,
+        allow_refresh=gate.tokens.refresh,
+        query_token=gate.tokens.query_allowed,
+    )
+
+
+def _readiness(gate: Gate, database: Database) -> Callable[[], Awaitable[Mapping[str, str]]]:
+    async def check() -> Mapping[str, str]:
+        try:
+            await database.ping()
+        except StoreError:
+            store = "unreachable"
+        else:
+            store = "ok"
+        return {"store": store, "broker": "ok", "draining": "yes" if gate.service.draining else "ok"}
+
+    return check
+
+
+async def _sweep(house: House) -> None:
+    """The sweeper: forgets ended runs and quiet users, and says once in a while how busy the house is."""
+    interval_s = house.config.websocket.session.cleanup_interval_s
+    while True:
+        await trio.sleep(interval_s)
+        now = trio.current_time()
+        house.gate.service.sweep(now)
+        house.gate.rates.sweep(now)
+        log.debug("statistics", **house.gate.metrics.connection_stats())

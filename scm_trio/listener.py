@@ -1,0 +1,155 @@
+"""One port for everything: read a request's head, then hand the peer to the chat gateway or to plain HTTP."""
+
+from __future__ import annotations
+
+import ssl
+
+import h11
+import structlog
+import trio
+from attrs import define, field
+from starlette.types import ASGIApp
+
+from scm_trio.errors import InvalidMessage
+from scm_trio.gateway.door import receive_visitor
+from scm_trio.gateway.gate import Gate
+from scm_trio.gateway.handshake import refusal
+from scm_trio.web.http1 import HttpInfo, serve_http
+
+log = structlog.get_logger(__name__)
+
+CHAT_PATH = b"/scm/websocket/ai/chat"
+MAX_HEAD_BYTES = 65_536
+MAX_STRANGERS = 512
+"""Sockets that are no chat connections: handshakes under way and plain HTTP. More are closed at once."""
+RECEIVE_BYTES = 65_536
+
+
+class _Unreadable(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Replay(trio.abc.Stream):
+    """A stream whose first bytes have been read already; they are read again from here."""
+
+    def __init__(self, stream: trio.abc.Stream, head: bytes) -> None:
+        self._stream = stream
+        self._head = head
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._head:
+            size = len(self._head) if max_bytes is None else max_bytes
+            head, self._head = self._head[:size], self._head[size:]
+            await trio.lowlevel.checkpoint()
+            return head
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@define
+class Listener:
+    """Handles one accepted stream after the other; ``welcome`` is the handler."""
+
+    gate: Gate
+    app: ASGIApp
+    tls: ssl.SSLContext | None = None
+    _strangers: int = field(default=0, init=False)
+
+    async def welcome(self, stream: trio.abc.Stream) -> None:
+        """Serve a peer from its first byte to its last, and close the stream. Never raises over what a peer does."""
+        try:
+            if self._strangers >= MAX_STRANGERS:
+                self.gate.metrics.connection_refused("STRANGERS")
+                return
+            await self._serve(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _serve(self, transport: trio.abc.Stream) -> None:
+        stream = transport
+        self._strangers += 1
+        known = False
+        try:
+            with trio.move_on_after(self.gate.settings.session.handshake_timeout_s) as limit:
+                stream = await self._secure(transport)
+                request, head = await _read_head(stream)
+            if limit.cancelled_caught:
+                return
+            if request.target.partition(b"?")[0] == CHAT_PATH:
+                self._strangers -= 1
+                known = True
+                await receive_visitor(stream, head, request, self.gate)
+            else:
+                await serve_http(self.app, Replay(stream, head), self._http_info(transport))
+        except _Unreadable as exc:
+            await _complain(stream, exc.status)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # Gone before it said anything, or a TLS handshake that failed.
+            return
+        finally:
+            if not known:
+                self._strangers -= 1
+
+    async def _secure(self, stream: trio.abc.Stream) -> trio.abc.Stream:
+        if self.tls is None:
+            return stream
+        secured = trio.SSLStream(stream, self.tls, server_side=True, https_compatible=True)
+        await secured.do_handshake()
+        return secured
+
+    def _http_info(self, transport: trio.abc.Stream) -> HttpInfo:
+        client = None
+        if isinstance(transport, trio.SocketStream):
+            try:
+                client = transport.socket.getpeername()[:2]
+            except OSError:
+                client = None
+        return HttpInfo(
+            client=client,
+            scheme="https" if self.tls else "http",
+            head_timeout_s=self.gate.settings.session.handshake_timeout_s,
+            write_timeout_s=self.gate.settings.message.write_timeout_s,
+            draining=lambda: self.gate.service.draining,
+        )
+
+
+async def _read_head(stream: trio.abc.Stream) -> tuple[h11.Request, bytes]:
+    """Read up to the end of a request's head; returns it parsed, and all bytes that were read for it.
+
+    Raises:
+        _Unreadable: it is no HTTP, or too long.
+        trio.BrokenResourceError: the peer left.
+    """
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+    head = b""
+    while True:
+        data = bytes(await stream.receive_some(RECEIVE_BYTES))
+        if not data:
+            raise trio.BrokenResourceError("closed before a request")
+        head += data
+        try:
+            parser.receive_data(data)
+            event = parser.next_event()
+        except h11.RemoteProtocolError as exc:
+            raise _Unreadable(exc.error_status_hint) from None
+        if isinstance(event, h11.Request):
+            return event, head
+
+
+async def _complain(stream: trio.abc.Stream, status: int) -> None:
+    failure = InvalidMessage(notice="BAD_REQUEST")
+    with trio.move_on_after(1):
+        try:
+            await stream.send_all(refusal(status, failure, "zh"))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return

@@ -1,0 +1,133 @@
+"""The server process: a house with a port, signals, and an orderly end."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import signal
+import ssl
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+import attrs
+import structlog
+import trio
+
+from scm_trio import development
+from scm_trio.config import Config
+from scm_trio.errors import ConfigError
+from scm_trio.house import House, Parts, open_house
+
+log = structlog.get_logger(__name__)
+
+BACKLOG = 4096
+
+
+async def serve(config: Config, *, on_ready: Callable[[House, int], None], parts: Parts | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the patience, still sealing every answer.
+
+    Args:
+        config: complete, with its secret.
+        on_ready: called with the house and the port once connections are taken.
+        parts: what tests replace.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or the address cannot be bound.
+        StoreError: the database cannot be used.
+    """
+    check_served(config)
+    tls = _tls(config)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with open_house(config, parts) as house, trio.open_nursery() as connections:
+            house.listener.tls = tls
+            listeners = await _bind(config)
+            _settle()
+            hurry = trio.Event()
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(_accept, house, listeners, connections)
+                on_ready(house, listeners[0].socket.getsockname()[1])
+                await anext(aiter(signals))
+                log.info("shutting down", grace_s=config.server.shutdown_grace_s)
+                accepting.cancel_scope.cancel()
+            connections.start_soon(_hurry, signals, hurry)
+            await house.drain(config.server.shutdown_grace_s, hurry)
+            connections.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _accept(house: House, listeners: list[trio.SocketListener], connections: trio.Nursery) -> None:
+    await trio.serve_listeners(house.listener.welcome, listeners, handler_nursery=connections)
+
+
+async def _hurry(signals: object, hurry: trio.Event) -> None:
+    async for _ in signals:  # type: ignore[attr-defined]  # trio's signal receiver has no public type
+        hurry.set()
+
+
+async def _bind(config: Config) -> list[trio.SocketListener]:
+    server = config.server
+    try:
+        return await trio.open_tcp_listeners(server.port, host=server.host, backlog=BACKLOG)
+    except OSError as exc:
+        raise ConfigError(f"scm.server: cannot listen on {server.host}:{server.port}: {exc.strerror or exc}") from None
+
+
+def check_served(config: Config) -> None:
+    """Refuse what the configuration may say but this version does not do.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if config.server.workers != 1:
+        raise ConfigError(f"scm.server.workers: {config.server.workers}: this version runs one process, 1 is expected")
+    if config.broker.url != "memory://":
+        raise ConfigError("scm.broker.url: this version knows memory:// only")
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    tls = config.server.tls
+    if not tls.certificate or not tls.key:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"scm.server.tls: {tls.certificate} and {tls.key} cannot be used: {exc}") from None
+    return context
+
+
+def _settle() -> None:
+    """Make the process fit for many connections and even latency."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        log.debug("file descriptors", soft=soft, hard=hard)
+    # Full collections take tens of milliseconds and are most of the tail of the first-token time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 50)
+
+
+def with_development_secret(config: Config) -> Config:
+    """The configuration as it is, or with the development secret where nothing verifies tokens.
+
+    Raises:
+        ConfigError: the server would be reachable from outside with it.
+    """
+    if not development.is_development(config):
+        return config
+    development.check_is_local(config.server.host)
+    return development.with_secret(config)
+
+
+def run(config: Config, *, host: str | None, port: int | None, announce: Callable[[House, int], None]) -> None:
+    """Blocking entry point for the command line; raises as ``serve``."""
+    server = attrs.evolve(
+        config.server,
+        host=config.server.host if host is None else host,
+        port=config.server.port if port is None else port,
+    )
+    complete = with_development_secret(attrs.evolve(config, server=server))
+    sys.setswitchinterval(0.01)
+    trio.run(lambda: serve(complete, on_ready=announce), strict_exception_groups=True)
