@@ -1,0 +1,35 @@
+"""``${NAME}`` and ``${NAME:default}`` inside a value; ``$${`` is a literal ``${``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from scm_trio.config_loader.values import WrongValue
+
+_PLACEHOLDER = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def holds_placeholder(text: str) -> bool:
+    return "${" in text
+
+
+def expand(text: str, environ: Mapping[str, str]) -> str:
+    """Put the variables' values in; a variable that is set but empty counts as set.
+
+    Raises:
+        WrongValue: a variable is not set and has no default, or the placeholder is malformed.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match["escaped"]:
+            return match["escaped"]
+        name, colon, default = match["inside"].partition(":")
+        if not match["end"] or not _NAME.fullmatch(name) or "${" in default:
+            raise WrongValue("a placeholder ${NAME} or ${NAME:default}; a literal ${ is written $${")
+        if name not in environ and not colon:
+            raise WrongValue(f"the environment variable {name} to be set, or a default: ${{{name}:default}}")
+        return environ.get(name, default)
+
+    return _PLACEHOLDER.sub(value, text)

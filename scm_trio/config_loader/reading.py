@@ -1,0 +1,108 @@
+"""Nodes -> the classes of ``config.py``; every problem is collected, none ends the reading."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+import attrs
+
+from scm_trio.config import Provider, ProviderKind
+from scm_trio.config_loader.keys import Key, Path, dotted, keys_of
+from scm_trio.config_loader.placeholders import expand, holds_placeholder
+from scm_trio.config_loader.sources import Node
+from scm_trio.config_loader.values import WrongValue, expected, parse, shown
+
+MAX_NAME_CHARS = 128
+
+
+class Reading:
+    """One pass over the nodes.
+
+    Attributes:
+        problems: one line each.
+        origins: where every given key was given, by its dotted path.
+        failed: the keys with a problem; their values are defaults only so that the reading can go on.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[str] = []
+        self.origins: dict[str, str] = {}
+        self.failed: set[str] = set()
+
+    def section(self, cls: type, node: Node, path: Path) -> Any:
+        """Read the keys of one class; a key that is not given, or given without a value, has its default."""
+        entries = self._entries(node, path)
+        keys = keys_of(cls)
+        self._refuse_unknown(entries, [key.name for key in keys], path)
+        if cls is Provider:
+            entries = _with_kind(entries, path[-1], node.origin)
+        given = {}
+        for key in keys:
+            child = entries.get(key.name)
+            if child is not None and child.value is not None:
+                given[key.attribute] = self._value(key, child, (*path, key.name))
+            elif key.default is attrs.NOTHING:
+                self._problem((*path, key.name), node.origin, f"missing; expected {expected(key)}")
+                given[key.attribute] = get_args(key.kind)[0]
+        return cls(**given)
+
+    def _value(self, key: Key, node: Node, path: Path) -> Any:
+        if key.section:
+            return self.section(key.section, node, path)
+        if key.entries:
+            return self._named(key.entries, node, path)
+        self.origins[dotted(path)] = node.origin
+        raw: object = node.value
+        try:
+            raw, is_text = self._raw(node)
+            return parse(key, raw, is_text=is_text)
+        except WrongValue as exc:
+            self._problem(path, node.origin, f"expected {exc}, got {shown(key, raw)}")
+            return key.default if key.default is not attrs.NOTHING else get_args(key.kind)[0]
+
+    def _named(self, cls: type, node: Node, path: Path) -> dict[str, Any]:
+        named = {}
+        for name, child in self._entries(node, path).items():
+            here = (*path, name)
+            if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
+                self._problem(here, child.origin, f"expected a name of 1 to {MAX_NAME_CHARS} printable characters")
+            named[name] = self.section(cls, child, here)
+        return named
+
+    def _entries(self, node: Node, path: Path) -> dict[str, Node]:
+        if node.value is not None and not isinstance(node.value, dict):
+            self._problem(path, node.origin, f"expected a mapping of keys, got {shown(None, node.value)}")
+        return node.entries
+
+    def _raw(self, node: Node) -> tuple[object, bool]:
+        """A node's plain value with its placeholders filled in, and whether it is a text that has yet to be read."""
+        if isinstance(node.value, list):
+            return [self._raw(item)[0] for item in node.value], False
+        if isinstance(node.value, str) and not node.is_text and holds_placeholder(node.value):
+            return expand(node.value, self._environ), True
+        return node.value, node.is_text
+
+    def _refuse_unknown(self, entries: Mapping[str, Node], known: list[str], path: Path) -> None:
+        for name, child in entries.items():
+            if name not in known:
+                self._problem((*path, name), child.origin, f"unknown key; {_hint(name, known)}")
+
+    def _problem(self, path: Path, origin: str, text: str) -> None:
+        self.failed.add(dotted(path))
+        self.problems.append(f"{origin}: {dotted(path)}: {text}")
+
+
+def _with_kind(entries: dict[str, Node], name: str, origin: str) -> dict[str, Node]:
+    """A provider that is called like a kind is of that kind."""
+    kind = entries.get("kind")
+    if (kind and kind.value is not None) or name not in get_args(ProviderKind):
+        return entries
+    return {**entries, "kind": Node(name, origin)}
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
