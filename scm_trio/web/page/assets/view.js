@@ -1,0 +1,154 @@
+// What is seen: questions, answers, the scroll position. Texts enter the page as text nodes only.
+
+import { label, t, translate } from "./texts.js";
+
+const NEAR_END_PX = 80;
+
+const scroll = document.getElementById("scroll");
+const messages = document.getElementById("messages");
+const welcome = document.getElementById("welcome");
+const toEnd = document.getElementById("to-end");
+const spoken = document.getElementById("spoken");
+
+let following = true;
+let planned = false;
+
+scroll.addEventListener("scroll", () => {
+  following = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_END_PX;
+  toEnd.hidden = following;
+});
+
+toEnd.addEventListener("click", () => {
+  following = true;
+  follow();
+});
+
+// A banner, or a phone's keyboard, takes room from below.
+new ResizeObserver(() => follow()).observe(scroll);
+
+/** Keep the newest text in sight, once per painted frame, unless the reader has scrolled away. */
+function follow() {
+  if (!following || planned) return;
+  planned = true;
+  requestAnimationFrame(() => {
+    planned = false;
+    scroll.scrollTop = scroll.scrollHeight;
+  });
+}
+
+function fromTemplate(name) {
+  const node = document.getElementById(name).content.firstElementChild.cloneNode(true);
+  translate(node);
+  return node;
+}
+
+/** Say something to a screen reader without showing it. */
+export function say(text) {
+  spoken.textContent = text;
+}
+
+export function clear() {
+  messages.replaceChildren();
+  welcome.hidden = false;
+  toEnd.hidden = true;
+  following = true;
+}
+
+export function addQuestion(text) {
+  const node = fromTemplate("question-template");
+  node.querySelector(".text").textContent = text;
+  add(node);
+}
+
+export function addAnswer() {
+  const node = fromTemplate("answer-template");
+  add(node);
+  return new AnswerView(node);
+}
+
+function add(node) {
+  welcome.hidden = true;
+  messages.append(node);
+  following = true;
+  follow();
+}
+
+class AnswerView {
+  constructor(node) {
+    this.node = node;
+    this.text = node.querySelector(".text").appendChild(new Text());
+    this.reasoning = node.querySelector(".reasoning");
+    this.thoughts = this.reasoning.querySelector(".thoughts").appendChild(new Text());
+    this.failure = node.querySelector(".failure");
+    this.meta = node.querySelector(".meta");
+    this.copy = node.querySelector(".copy");
+    this.copy.addEventListener("click", () => this.#copy());
+  }
+
+  /** Forget what was shown: the answer is told anew. */
+  reset() {
+    this.text.data = this.thoughts.data = "";
+    this.reasoning.hidden = this.failure.hidden = this.meta.hidden = true;
+    this.node.className = "answer waiting";
+    this.node.ariaBusy = "true";
+  }
+
+  append(text, reasoning) {
+    if (reasoning) {
+      this.thoughts.appendData(reasoning);
+      this.reasoning.hidden = false;
+    }
+    if (text) {
+      this.text.appendData(text);
+      this.node.className = "answer running";
+      this.#thoughtsAre("thought");
+    }
+    follow();
+  }
+
+  fail(text, retry) {
+    this.failure.hidden = false;
+    this.failure.querySelector("span").textContent = text;
+    const button = this.failure.querySelector("button");
+    button.hidden = !retry;
+    button.onclick = () => {
+      button.hidden = true;
+      retry();
+    };
+    this.node.classList.remove("waiting");
+    follow();
+  }
+
+  /** The answer is over; `end` is the data of its END, or null when there was none. */
+  finish(end) {
+    this.node.className = "answer";
+    this.node.ariaBusy = "false";
+    this.#thoughtsAre("thought");
+    if (!end) return;
+    this.meta.hidden = false;
+    this.meta.querySelector("span").textContent = summary(end);
+    this.copy.hidden = !this.text.data || !navigator.clipboard;
+    say(t(end.finishReason === "completed" ? "finished" : end.finishReason));
+    follow();
+  }
+
+  #thoughtsAre(key) {
+    this.reasoning.querySelector("summary").textContent = t(key);
+  }
+
+  async #copy() {
+    await navigator.clipboard.writeText(this.text.data);
+    label(this.copy, "copied");
+    say(t("copied"));
+  }
+}
+
+function summary({ finishReason, totalTokens, duration, model, usage }) {
+  const parts = [];
+  if (model) parts.push(model);
+  const tokens = totalTokens ?? (usage ? usage.promptTokens + usage.completionTokens : 0);
+  if (tokens) parts.push(t(usage?.source === "estimated" ? "tokensAbout" : "tokens", { n: tokens }));
+  if (duration) parts.push(t("seconds", { n: (duration / 1000).toFixed(duration < 9950 ? 1 : 0) }));
+  if (finishReason && finishReason !== "completed") parts.push(t(finishReason));
+  return parts.join(" · ");
+}

@@ -1,0 +1,80 @@
+"""What the HTTP routes are given by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from attrs import frozen
+from starlette.requests import Request
+
+from scm_trio.auth import pick_token
+from scm_trio.errors import Forbidden
+from scm_trio.metrics import Metrics
+from scm_trio.model import Principal
+
+
+class Authenticator(Protocol):
+    """The part of the token rules that HTTP needs."""
+
+    @property
+    def can_issue(self) -> bool:
+        """Whether this server holds a key that signs."""
+
+    async def verify(self, token: str) -> Principal:
+        """Return whom a token names.
+
+        Raises:
+            Unauthorized: it is none of ours.
+            TokenExpired: it was.
+        """
+
+    def issue(self, user_id: str, *, ttl_s: float, roles: Iterable[str] = ()) -> str:
+        """Return a new token."""
+
+
+@frozen
+class WebServices:
+    """Everything the routes use.
+
+    Attributes:
+        readiness: name of each check -> ``"ok"`` or what is wrong.
+        draining: whether the server is about to stop.
+        stats: numbers for the statistics route, in camelCase.
+        models: ``{provider, models, default}`` of each provider on offer.
+        token_ttl_s: how long a refreshed token lives.
+        allow_refresh: whether the configuration lets valid tokens be exchanged for new ones.
+        query_token: whether the WebSocket handshake takes ``?token=``; plain HTTP never does.
+    """
+
+    authenticator: Authenticator
+    metrics: Metrics
+    readiness: Callable[[], Awaitable[Mapping[str, str]]]
+    draining: Callable[[], bool]
+    stats: Callable[[], Mapping[str, object]]
+    models: Callable[[], Sequence[Mapping[str, object]]]
+    token_ttl_s: float = 3600.0
+    allow_refresh: bool = False
+    query_token: bool = True
+
+    async def user(self, request: Request) -> Principal:
+        """Return who asks, by the ``Authorization`` header alone.
+
+        Raises:
+            Unauthorized: there is no bearer token, or it is not valid.
+            TokenExpired: it was valid once.
+        """
+        headers = {"authorization": request.headers.getlist("authorization")}
+        return await self.authenticator.verify(pick_token(headers, (), {}, query_allowed=False).token)
+
+    async def admin(self, request: Request) -> Principal:
+        """Return who asks, if that is an administrator.
+
+        Raises:
+            Forbidden: it is somebody else.
+            Unauthorized, TokenExpired: as for ``user``.
+        """
+        principal = await self.user(request)
+        if not principal.is_admin:
+            raise Forbidden("administrators only")
+        return principal

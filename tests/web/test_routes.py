@@ -1,0 +1,173 @@
+"""The routes, each asked through the bridge."""
+
+import json
+
+import pytest
+
+from scm_trio.web.app import build_app
+
+USER = {"Authorization": "Bearer user"}
+ADMIN = {"Authorization": "bearer admin"}
+
+
+async def test_healthz_answers_ok(site) -> None:
+    answer = await site.ask("GET", "/healthz")
+
+    assert (answer.status, answer.json) == (200, {"status": "ok"})
+
+
+async def test_readyz_is_ok_when_every_check_is(site) -> None:
+    answer = await site.ask("GET", "/readyz")
+
+    assert answer.status == 200
+    assert answer.json == {"status": "ok", "checks": {"store": "ok", "broker": "ok"}}
+
+
+async def test_readyz_names_what_is_wrong(site, world) -> None:
+    world.checks["store"] = "no answer"
+    answer = await site.ask("GET", "/readyz")
+
+    assert answer.status == 503
+    assert answer.json == {"status": "unavailable", "checks": {"store": "no answer", "broker": "ok"}}
+
+
+async def test_readyz_sends_traffic_away_while_draining(site, world) -> None:
+    world.draining = True
+    answer = await site.ask("GET", "/readyz")
+
+    assert answer.status == 503
+    assert answer.json == {"status": "draining", "checks": {"store": "ok", "broker": "ok"}}
+
+
+async def test_readyz_does_not_wait_for_ever(site, world, autojump_clock) -> None:
+    world.readiness_takes_s = 60.0
+    answer = await site.ask("GET", "/readyz")
+
+    assert answer.status == 503
+    assert answer.json == {"status": "unavailable", "checks": {"readiness": "timed out"}}
+
+
+async def test_metrics_are_prometheus_text(site, world) -> None:
+    world.metrics.connection_opened("ann")
+    answer = await site.ask("GET", "/metrics")
+
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert b"scm_connections_active 1.0" in answer.body
+
+
+async def test_statistics_are_for_administrators(site) -> None:
+    assert (await site.ask("GET", "/scm/ai/stats")).status == 401
+    refused = await site.ask("GET", "/scm/ai/stats", headers=USER)
+    assert (refused.status, refused.json) == (403, {"code": "FORBIDDEN", "message": "没有权限"})
+
+    answer = await site.ask("GET", "/scm/ai/stats", headers=ADMIN)
+    assert answer.status == 200
+    assert answer.json["activeConnections"] == 0
+    assert answer.json["activeRuns"] == []
+
+
+async def test_models_are_listed_for_users(site) -> None:
+    answer = await site.ask("GET", "/scm/ai/models", headers=USER)
+
+    assert answer.json == {"items": [{"provider": "openai", "models": ["gpt-4o"], "default": True}], "next": None}
+
+
+async def test_a_valid_token_is_exchanged_for_a_new_one(site) -> None:
+    answer = await site.ask("POST", "/scm/ai/token/refresh", headers=USER)
+
+    assert answer.status == 200
+    assert answer.json == {"token": "fresh", "userId": "ann", "expiresAt": "2001-09-09T01:56:40.000Z"}
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_new_token_keeps_the_roles(site, world) -> None:
+    await site.ask("POST", "/scm/ai/token/refresh", headers=USER)
+
+    assert world.tokens.known["fresh"].roles == {"reader"}
+
+
+@pytest.mark.parametrize(("allow_refresh", "can_issue"), [(False, True), (True, False)])
+async def test_a_server_that_does_not_issue_tokens_refuses(connected, world, allow_refresh, can_issue) -> None:
+    world.tokens.can_issue = can_issue
+    async with connected(build_app(world.services(allow_refresh=allow_refresh))) as peer:
+        answer = await peer.ask("POST", "/scm/ai/token/refresh", headers=USER)
+
+    assert (answer.status, answer.json["code"]) == (403, "FORBIDDEN")
+
+
+async def test_a_plain_get_on_the_chat_path_is_asked_to_upgrade(site) -> None:
+    answer = await site.ask("GET", "/scm/websocket/ai/chat?userId=ann&lang=en")
+
+    assert answer.status == 426
+    assert answer.headers["upgrade"] == "websocket"
+    assert answer.json["code"] == "UPGRADE_REQUIRED"
+    assert answer.json["message"] == "This address takes WebSocket connections only"
+
+
+# ---- tokens
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer  ", "Basic user", "Bearer wrong"])
+async def test_without_a_valid_bearer_token_the_answer_is_401(site, value) -> None:
+    answer = await site.ask("GET", "/scm/ai/models", headers={"Authorization": value} if value else {})
+
+    assert (answer.status, answer.json["code"]) == (401, "UNAUTHORIZED")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_an_expired_token_is_told_apart(site) -> None:
+    answer = await site.ask("GET", "/scm/ai/models", headers={"Authorization": "Bearer old"})
+
+    assert (answer.status, answer.json["code"]) == (401, "TOKEN_EXPIRED")
+
+
+async def test_a_token_in_the_query_is_never_taken(site) -> None:
+    assert (await site.ask("GET", "/scm/ai/models?token=user")).status == 401
+
+
+# ---- the document
+
+
+def shape_of(app) -> set[tuple[str, str]]:
+    return {(method, route.path) for route in app.routes for method in route.methods - {"HEAD"}}
+
+
+async def test_the_openapi_document_has_exactly_the_routes_of_the_application(site, world) -> None:
+    document = (await site.ask("GET", "/scm/ai/openapi.json")).json
+    described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+
+    assert document["openapi"].startswith("3.1.")
+    assert described == shape_of(build_app(world.services()))
+
+
+async def test_what_the_document_protects_is_protected(site) -> None:
+    document = (await site.ask("GET", "/scm/ai/openapi.json")).json
+    protected = set()
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            status = (await site.ask(method.upper(), path.replace("{name}", "main.js"))).status
+            assert (status == 401) == bool(operation["security"]), path
+            assert str(status) in operation["responses"], path
+            if operation["security"]:
+                protected.add(path)
+
+    assert protected == {"/scm/ai/stats", "/scm/ai/models", "/scm/ai/token/refresh"}
+
+
+async def test_operation_ids_are_unique_and_references_resolve(site) -> None:
+    text = (await site.ask("GET", "/scm/ai/openapi.json")).body
+    document = json.loads(text)
+    names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+
+    assert len(names) == len(set(names))
+    assert text.count(b'"$ref"') == text.count(b'"$ref":"#/components/schemas/Error"') > 0
+    assert "Error" in document["components"]["schemas"]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_the_document_mentions_the_query_token_only_where_it_is_taken(connected, world, allowed) -> None:
+    async with connected(build_app(world.services(query_token=allowed))) as peer:
+        document = (await peer.ask("GET", "/scm/ai/openapi.json")).json
+    parameters = document["paths"]["/scm/websocket/ai/chat"]["get"]["parameters"]
+
+    assert ("token" in {parameter["name"] for parameter in parameters}) == allowed
