@@ -1,0 +1,97 @@
+"""How the servers that speak OpenAI's protocol differ from OpenAI, by the names that a configuration may give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from scm_trio.errors import (
+    ConfigError,
+    ContentFiltered,
+    ContextTooLong,
+    ModelUnknown,
+    ProviderAuth,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderUnavailable,
+)
+from scm_trio.providers.openai_errors import Billing, Codes
+
+
+@frozen
+class Preset:
+    """One vendor's defaults and switches.
+
+    Attributes:
+        base_url: where it is, unless the configuration says otherwise.
+        domains: whose hosts speak this vendor's dialect too, when no preset is named.
+        token_limit_field: what the request calls the limit of the answer's length.
+        whole_body_extras: fields of a request that is not streamed.
+        codes: meanings of error codes that are its own.
+    """
+
+    base_url: str
+    domains: tuple[str, ...] = ()
+    token_limit_field: str = "max_tokens"  # noqa: S105 - tokens of text
+    whole_body_extras: Mapping[str, Any] = field(factory=dict)
+    codes: Codes = field(factory=dict)
+
+
+_ZHIPU_CODES: Codes = {
+    **dict.fromkeys(("1000", "1001", "1002", "1003", "1004", "1110", "1111", "1112"), ProviderAuth),
+    **dict.fromkeys(("1120", "1121"), ProviderAuth),
+    **dict.fromkeys(("1113", "1304", "1308", "1309", "1310", "1311", "1313"), Billing),
+    **dict.fromkeys(("1210", "1212", "1213", "1214", "1215"), ProviderRejected),
+    "1211": ModelUnknown,
+    "1261": ContextTooLong,
+    **dict.fromkeys(("1300", "1301"), ContentFiltered),
+    **dict.fromkeys(("1302", "1303", "1305"), ProviderRateLimited),
+    "1312": ProviderUnavailable,
+}
+# There it is the limit of tokens per minute, which passes by itself.
+_QWEN_CODES: Codes = {"insufficient_quota": ProviderRateLimited, "limit_requests": ProviderRateLimited}
+
+OPENAI = Preset(
+    "https://api.openai.com/v1",
+    ("openai.com",),
+    token_limit_field="max_completion_tokens",  # noqa: S106 - tokens of text
+)
+PRESETS: Mapping[str, Preset] = {
+    "deepseek": Preset("https://api.deepseek.com", ("deepseek.com",)),
+    "qwen": Preset(
+        "https://dashscope.aliyuncs.com/compatible-mode/v1",
+        ("aliyuncs.com",),
+        # Thinking models refuse to answer in one body while they think.
+        whole_body_extras={"enable_thinking": False},
+        codes=_QWEN_CODES,
+    ),
+    "moonshot": Preset("https://api.moonshot.cn/v1", ("moonshot.cn", "moonshot.ai")),
+    "zhipu": Preset("https://open.bigmodel.cn/api/paas/v4", ("bigmodel.cn", "z.ai"), codes=_ZHIPU_CODES),
+    "ollama": Preset("http://localhost:11434/v1"),
+    "vllm": Preset("http://localhost:8000/v1"),
+    "llamacpp": Preset("http://localhost:8080/v1"),
+}
+
+
+def find_preset(provider: str, name: str | None, base_url: str | None) -> Preset:
+    """Return the preset called ``name``; without a name the one of ``base_url``'s domain, else what suits most.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name is not None:
+        try:
+            return PRESETS[name]
+        except KeyError:
+            known = ", ".join(PRESETS)
+            raise ConfigError(f"provider {provider}: preset {name!r} is none of {known}") from None
+    if base_url is None:
+        return OPENAI
+    host = urlsplit(base_url).hostname or ""
+    for preset in (OPENAI, *PRESETS.values()):
+        if any(f".{host}".endswith(f".{domain}") for domain in preset.domains):
+            return preset
+    return Preset(base_url)
