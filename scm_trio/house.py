@@ -134,6 +134,7 @@ def _build(
         query_allowed=config.auth.query_token,
         refresh=config.auth.refresh,
         ttl_s=TOKEN_TTL_S,
+        leeway_s=config.auth.leeway_s,
     )
     gate = Gate(
         service=ChatService(providers, journal, metrics, rules, clock.new_id),

@@ -182,7 +182,7 @@ async def _heartbeat(link: Link) -> None:
     try:
         while True:
             left_s = link.principal.expires_at - link.gate.clock.now()
-            if left_s <= 0:
+            if left_s + link.gate.tokens.leeway_s <= 0:
                 link.disconnect(Disconnect(CloseCode.UNAUTHORIZED, TokenExpired.code))
             if left_s <= EXPIRY_WARNING_S and warned_for != link.principal.expires_at:
                 warned_for = link.principal.expires_at
@@ -190,7 +190,8 @@ async def _heartbeat(link: Link) -> None:
             if trio.current_time() >= beat_at:
                 beat_at = trio.current_time() + interval_s
                 await link.wire.send(lambda: link.frame("HEARTBEAT", messages.Heartbeat()) + _PING)
-            due_s = left_s if warned_for == link.principal.expires_at else left_s - EXPIRY_WARNING_S
+            warned = warned_for == link.principal.expires_at
+            due_s = left_s + link.gate.tokens.leeway_s if warned else left_s - EXPIRY_WARNING_S
             link.refreshed = trio.Event()
             with trio.move_on_at(min(beat_at, trio.current_time() + max(0.0, due_s))):
                 await link.refreshed.wait()

@@ -69,7 +69,9 @@ async def start_stream(link: Link, received: Received) -> None:
 
 async def cancel_stream(link: Link, received: Received) -> None:
     cancel: messages.ChatCancel = received.data
-    request_id = cancel.request_id or received.request_id
+    request_id = cancel.request_id
+    if cancel.message_id is None and request_id is None:
+        request_id = received.request_id
     if cancel.message_id is None and request_id is None:
         raise InvalidMessage(field="data.requestId", expected="one_of")
     link.gate.service.cancel(link.user_id, message_id=cancel.message_id, request_id=request_id)

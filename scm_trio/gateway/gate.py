@@ -48,6 +48,8 @@ class Tokens:
     refresh: bool
     """Whether the expiry warning carries a fresh token."""
     ttl_s: float
+    leeway_s: float = 0.0
+    """A token counts as expired so long after it says."""
 
 
 @frozen
