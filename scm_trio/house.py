@@ -18,6 +18,7 @@ from attrs import field, frozen
 from scm_trio.auth import authenticator
 from scm_trio.chat.journal import StoreJournal
 from scm_trio.chat.limits import UserRates
+from scm_trio.chat.prompt import estimate_tokens
 from scm_trio.chat.service import ChatService, Rules
 from scm_trio.chat.usage import Cost
 from scm_trio.cluster.hub import Hub
@@ -88,7 +89,7 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
     parts = parts or Parts()
     async with open_database(config.store.url, offload=parts.offload) as database, trio.open_nursery() as tasks:
         await tasks.start(database.run_writer)
-        sealed = await database.write(runs.seal_interrupted, parts.clock.now())
+        sealed = await database.write(runs.seal_interrupted, parts.clock.now(), estimate_tokens)
         if sealed:
             log.warning("sealed interrupted answers", count=sealed)
         providers = parts.providers

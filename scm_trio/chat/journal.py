@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import Connection
 
-from scm_trio.chat.prompt import build_turns
+from scm_trio.chat.prompt import build_turns, estimate_turns
 from scm_trio.chat.run import Plan, Run, StoredAnswer
 from scm_trio.chat.usage import Cost
 from scm_trio.errors import Conflict, NotFound
@@ -98,6 +98,7 @@ class StoreJournal:
             provider=info.provider,
             model=info.model,
             started_at=now,
+            prompt_tokens=estimate_turns(turns),  # what a crash would leave in the ledger
         )
         ledger.open_attempt(conn, attempt)
         return Prompt(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from scm_trio.errors import ContextTooLong
 from scm_trio.model import Message, Turn
@@ -20,6 +20,11 @@ def estimate_tokens(text: str) -> int:
     """
     wide = sum(1 for char in text if char > "\x7f")
     return wide + -(-(len(text) - wide) // 4)
+
+
+def estimate_turns(turns: Iterable[Turn]) -> int:
+    """Tokens of a whole prompt, the marks around its turns included."""
+    return sum(map(_cost, turns))
 
 
 def build_turns(
@@ -43,7 +48,7 @@ def build_turns(
     if context_tokens is None:
         return (*head, *past, tail)
     answer = min(max_tokens or context_tokens // ANSWER_SHARE, context_tokens // 2)
-    room = context_tokens - answer - sum(map(_cost, (*head, tail)))
+    room = context_tokens - answer - estimate_turns((*head, tail))
     if room < 0:
         raise ContextTooLong(f"the question alone passes {context_tokens} tokens")
     kept: list[Turn] = []

@@ -15,7 +15,7 @@ import trio
 from attrs import field, frozen
 
 from scm_trio.chat.log import AnswerLog
-from scm_trio.chat.prompt import TURN_OVERHEAD_TOKENS, estimate_tokens
+from scm_trio.chat.prompt import estimate_tokens, estimate_turns
 from scm_trio.errors import (
     ContentFiltered,
     Internal,
@@ -326,7 +326,7 @@ class Run:
     def _estimate(self, prompt: Prompt) -> Usage:
         reasoning = estimate_tokens(self.log.reasoning)
         return Usage(
-            prompt_tokens=sum(estimate_tokens(turn.content) + TURN_OVERHEAD_TOKENS for turn in prompt.turns),
+            prompt_tokens=estimate_turns(prompt.turns),
             completion_tokens=estimate_tokens(self.log.content) + reasoning,
             reasoning_tokens=reasoning,
             source="estimated",

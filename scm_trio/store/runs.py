@@ -1,0 +1,214 @@
+"""The journal of runs: a row per answer, opened with its question, checkpointed while it is generated, ended once.
+
+A run that the process did not live to end is found by ``seal_interrupted``. Functions take a connection first, as in
+``messages.py``; those of ``ledger.py`` can be called through this module too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import asdict, evolve, frozen
+from sqlalchemy import Connection, Select, bindparam, select, update
+
+from scm_trio.model import FinishReason, Message, Usage
+from scm_trio.store.ledger import (
+    Attempt,
+    SettledAttempt,
+    estimate_tokens,
+    open_attempt,
+    settle_attempt,
+    unsettled,
+    usage_by_day,
+)
+from scm_trio.store.messages import add_message
+from scm_trio.store.schema import ENDED, RUNNING, insert_unless_there, run_is_running, runs
+
+__all__ = [
+    "Attempt",
+    "EndedRun",
+    "NewRun",
+    "RunRow",
+    "SettledAttempt",
+    "checkpoint",
+    "end_run",
+    "find_run",
+    "find_run_by_request",
+    "open_attempt",
+    "open_run",
+    "seal_interrupted",
+    "settle_attempt",
+    "usage_by_day",
+]
+
+
+@frozen
+class NewRun:
+    """A run about to begin. ``user_message`` is the question to store, None where it is stored already (regenerate)."""
+
+    run_id: str
+    message_id: str
+    user_message_id: str
+    session_id: str
+    conversation_id: str
+    user_id: str
+    model: str
+    provider: str
+    started_at: float
+    request_id: str | None = None
+    streaming: bool = True
+    user_message: Message | None = None
+
+
+@frozen
+class EndedRun:
+    """How a run ended. ``model`` and ``provider`` are who answered in the end, None: as it began."""
+
+    run_id: str
+    finish_reason: FinishReason
+    ended_at: float
+    content: str = ""
+    reasoning: str = ""
+    rev: int = 0
+    usage: Usage | None = None
+    error_code: str | None = None
+    model: str | None = None
+    provider: str | None = None
+
+
+@frozen
+class RunRow:
+    """A run as it is stored. ``content`` and ``reasoning`` are its last checkpoint and empty once it has ended.
+
+    ``existing`` is told by ``open_run``: the request was known, and nothing was inserted.
+    """
+
+    run_id: str
+    message_id: str
+    user_message_id: str
+    session_id: str
+    conversation_id: str
+    user_id: str
+    request_id: str | None
+    model: str
+    provider: str
+    streaming: bool
+    state: str
+    finish_reason: str | None
+    error_code: str | None
+    rev: int
+    content: str
+    reasoning: str
+    started_at: float
+    ended_at: float | None
+    existing: bool = False
+
+
+def open_run(conn: Connection, new: NewRun) -> RunRow:
+    """Store the question and the run, or return the run that the same user's same request began before."""
+    values = {**asdict(new, filter=lambda field, _: field.name != "user_message"), **_FRESH}
+    # The run goes first: where another node was faster with the same request, the question is not stored twice.
+    insertion = insert_unless_there(conn, runs, "user_id", "request_id").returning(runs.c.run_id)
+    if conn.execute(insertion, values).one_or_none() is None:
+        known = runs.c.user_id == new.user_id, runs.c.request_id == new.request_id
+        return RunRow(**conn.execute(select(runs).where(*known)).mappings().one(), existing=True)
+    if new.user_message is not None:
+        add_message(conn, new.user_message)
+    return RunRow(**values)
+
+
+def find_run(conn: Connection, message_id: str) -> RunRow | None:
+    """Return the run whose answer has that message id, or None."""
+    return _one(conn, select(runs).where(runs.c.message_id == message_id))
+
+
+def find_run_by_request(conn: Connection, user_id: str, request_id: str) -> RunRow | None:
+    """Return the run that this request of this user began, or None."""
+    return _one(conn, select(runs).where(runs.c.user_id == user_id, runs.c.request_id == request_id))
+
+
+def checkpoint(conn: Connection, run_id: str, content: str, reasoning: str, rev: int) -> None:
+    """Keep the text so far, in case the process dies; an ended run stays as it is."""
+    conn.execute(_CHECKPOINT, {"run": run_id, "content": content, "reasoning": reasoning, "rev": rev})
+
+
+def end_run(conn: Connection, ended: EndedRun) -> None:
+    """End the run and store its answer; a run that is ended already, or was deleted with its session, stays so.
+
+    An error before the first word leaves no message; the run's row alone tells of it.
+    """
+    changes: dict[str, Any] = {
+        "state": ENDED,
+        "finish_reason": ended.finish_reason.value,
+        "error_code": ended.error_code,
+        "rev": ended.rev,
+        "content": "",
+        "reasoning": "",
+        "ended_at": ended.ended_at,
+    }
+    changes |= {key: name for key, name in (("model", ended.model), ("provider", ended.provider)) if name is not None}
+    row = conn.execute(_END, {"run": ended.run_id, **changes}).mappings().one_or_none()
+    if row is not None and (ended.content or ended.finish_reason is not FinishReason.ERROR):
+        add_message(conn, _answer(RunRow(**row), ended))
+
+
+def seal_interrupted(conn: Connection, now: float, estimate: Callable[[str], int] = estimate_tokens) -> int:
+    """End every run that is still running as interrupted, with the text of its last checkpoint; return how many.
+
+    Attempts that nobody settled are settled too, their tokens estimated. To be called before the first run is opened,
+    since it cannot tell a dead run from a living one.
+
+    Args:
+        conn: where to write.
+        now: the time at which they count as ended.
+        estimate: guesses the tokens of a text.
+    """
+    left = [RunRow(**row) for row in conn.execute(select(runs).where(run_is_running)).mappings()]
+    said = {run.run_id: (estimate(run.content), estimate(run.reasoning)) for run in left}
+    spent: dict[str, Usage] = {}
+    for attempt in unsettled(conn):
+        text, thought = said.get(attempt.run_id, (0, 0))
+        usage = evolve(attempt.usage, completion_tokens=text + thought, reasoning_tokens=thought)
+        settle_attempt(conn, SettledAttempt(attempt.attempt_id, FinishReason.INTERRUPTED.value, None, usage))
+        spent[attempt.run_id] = usage
+    for run in left:
+        ended = EndedRun(run.run_id, FinishReason.INTERRUPTED, now, run.content, run.reasoning, run.rev)
+        end_run(conn, evolve(ended, usage=spent.get(run.run_id)))
+    return len(left)
+
+
+def _one(conn: Connection, query: Select[Any]) -> RunRow | None:
+    row = conn.execute(query).mappings().one_or_none()
+    return None if row is None else RunRow(**row)
+
+
+def _answer(run: RunRow, ended: EndedRun) -> Message:
+    return Message(
+        message_id=run.message_id,
+        session_id=run.session_id,
+        conversation_id=run.conversation_id,
+        parent_id=run.user_message_id,
+        role="assistant",
+        user_id=run.user_id,
+        content=ended.content,
+        reasoning=ended.reasoning,
+        model=run.model,
+        provider=run.provider,
+        finish_reason=ended.finish_reason.value,
+        usage=ended.usage,
+        created_at=ended.ended_at,
+    )
+
+
+_FRESH: dict[str, Any] = {
+    "state": RUNNING,
+    "finish_reason": None,
+    "error_code": None,
+    "rev": 0,
+    "content": "",
+    "reasoning": "",
+    "ended_at": None,
+}
+_CHECKPOINT = update(runs).where(runs.c.run_id == bindparam("run"), run_is_running)
+_END = _CHECKPOINT.returning(*runs.c)

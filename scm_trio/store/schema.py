@@ -1,0 +1,156 @@
+"""The tables, one definition for SQLite and PostgreSQL. ``migrations/`` builds them; a test holds both together.
+
+Times are UTC seconds since the epoch. Ids are text and made outside of the database.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    literal_column,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+RUNNING = "running"
+ENDED = "ended"
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("global_id", Text, primary_key=True),
+    Column("owner_id", Text, nullable=False),
+    Column("session_id", Text, nullable=False),
+    Column("title", Text),
+    Column("model", Text),
+    Column("provider", Text),
+    Column("system_prompt", Text),
+    Column("archived", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    UniqueConstraint("owner_id", "session_id"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    # The primary key is the counter, because SQLite counts up by itself in no other column.
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("message_id", Text, nullable=False),
+    Column("session_id", Text, ForeignKey("sessions.global_id", ondelete="CASCADE"), nullable=False),
+    Column("conversation_id", Text, nullable=False),
+    # No cascade here: SQLite would recurse once per link and give up at a thousand when a session is deleted.
+    Column("parent_id", Text, ForeignKey("messages.message_id")),
+    Column("role", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("reasoning", Text, nullable=False),
+    Column("model", Text),
+    Column("provider", Text),
+    Column("finish_reason", Text),
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("reasoning_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("usage_source", Text),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("message_id"),
+    Index(None, "session_id", "conversation_id", "sequence"),
+    Index(None, "parent_id"),
+    sqlite_autoincrement=True,
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("message_id", Text, nullable=False),
+    # No foreign key: the row is written before its question, so that a repeated request inserts neither.
+    Column("user_message_id", Text, nullable=False),
+    Column("session_id", Text, ForeignKey("sessions.global_id", ondelete="CASCADE"), nullable=False),
+    Column("conversation_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("request_id", Text),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("streaming", Boolean, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("finish_reason", Text),
+    Column("error_code", Text),
+    Column("rev", Integer, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("reasoning", Text, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("ended_at", Double),
+    UniqueConstraint("message_id"),
+    UniqueConstraint("user_id", "request_id"),
+    Index(None, "session_id"),
+    # Few rows are running at any time: the search for interrupted ones at start stays short for ever.
+    Index(
+        "ix_runs_running",
+        "started_at",
+        sqlite_where=text("state = 'running'"),
+        postgresql_where=text("state = 'running'"),
+    ),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    # The ledger refers to nothing: what was spent stays known when a session is deleted.
+    Column("attempt_id", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("started_at", Double, nullable=False),
+    # UTC days since the epoch: the engines share no date function to group by.
+    Column("day", Integer, nullable=False),
+    Column("duration_ms", Integer),
+    Column("outcome", Text, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("reasoning_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("cost", Double),
+    Index(None, "user_id", "started_at"),
+    Index(
+        "ix_usage_running",
+        "run_id",
+        sqlite_where=text("outcome = 'running'"),
+        postgresql_where=text("outcome = 'running'"),
+    ),
+)
+
+# As literals, because a planner cannot match a parameter with a partial index.
+run_is_running = runs.c.state == literal_column(f"'{RUNNING}'")
+attempt_is_running = usage.c.outcome == literal_column(f"'{RUNNING}'")
+
+
+def insert_unless_there(connection: Connection, table: Table, *unique: str) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that does nothing where a row with the same ``unique`` columns exists."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing(index_elements=unique)
+    return postgresql.insert(table).on_conflict_do_nothing(index_elements=unique)

@@ -1,0 +1,141 @@
+"""Group commit: many producers, one transaction, one trip to a worker thread per batch.
+
+While a batch is being committed the next producers queue up, so that the batches grow with the load. Inside a batch
+every write has its own savepoint: one that fails takes nothing with it but itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import structlog
+import trio
+from attrs import define, field
+from outcome import Error, Outcome, capture
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from scm_trio.errors import StoreError
+from scm_trio.store.failures import described, translated
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[Connection], object]
+Offload = Callable[..., Awaitable[Any]]
+"""``await offload(fn, *args)`` runs a blocking function and returns its result.
+
+It may raise ``Cancelled`` only as long as the function has not begun.
+"""
+
+BATCH_LIMIT = 256
+"""Writes per transaction: bounds how long the first one of a batch waits for the last one."""
+
+FLUSH_LIMIT_S = 10.0
+
+
+@define(eq=False)
+class _Job:
+    work: Work
+    done: trio.Event = field(factory=trio.Event)
+    outcome: Outcome[Any] = field(factory=lambda: Error(StoreError("the store was closed before the write")))
+
+    def settle(self, outcome: Outcome[Any]) -> None:
+        self.outcome = outcome
+        self.done.set()
+
+
+class Writer:
+    """The queue of one database and the task that empties it."""
+
+    def __init__(self, engine: Engine, offload: Offload) -> None:
+        self._engine = engine
+        self._offload = offload
+        self._queue: deque[_Job] = deque()
+        self._arrival = trio.Event()
+        self._running = False
+
+    async def submit(self, work: Callable[[Connection], T]) -> T:
+        """Have ``work`` run in the next transaction and return its result once that is committed.
+
+        Cancelling the caller gives up the answer only: the write may still be committed.
+
+        Raises:
+            StoreError: the writer is not running, the statement failed or the commit did.
+            Exception: whatever else ``work`` raised; its changes are undone.
+        """
+        if not self._running:
+            raise StoreError("the store's writer is not running")
+        job = _Job(work)
+        self._queue.append(job)
+        self._arrival.set()
+        await job.done.wait()
+        with translated():
+            result: T = job.outcome.unwrap()
+        return result
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Commit batches until cancelled, then what is still queued, for at most ``FLUSH_LIMIT_S``.
+
+        Raises:
+            RuntimeError: it is running already.
+        """
+        if self._running:
+            raise RuntimeError("a store has one writer")
+        self._running = True
+        task_status.started()
+        try:
+            while True:
+                await self._wait_for_work()
+                await self._commit_next()
+        finally:
+            # Shielded: what producers were promised is written; new ones are still let in while it lasts.
+            with trio.move_on_after(FLUSH_LIMIT_S, shield=True):
+                while self._queue:
+                    await self._commit_next()
+            self._running = False
+            while self._queue:
+                self._queue.popleft().done.set()
+
+    async def _wait_for_work(self) -> None:
+        while not self._queue:
+            self._arrival = trio.Event()
+            await self._arrival.wait()
+
+    async def _commit_next(self) -> None:
+        batch = tuple(islice(self._queue, BATCH_LIMIT))
+        # They leave the queue afterwards: a cancel before the transaction began leaves them to the flush.
+        outcomes = await self._offload(commit, self._engine, [job.work for job in batch])
+        for job, result in zip(batch, outcomes, strict=True):
+            self._queue.popleft()
+            job.settle(result)
+
+
+def commit(engine: Engine, batch: Sequence[Work]) -> list[Outcome[Any]]:
+    """Run a batch in one transaction; return, after the commit, one outcome per write in the same order."""
+    try:
+        with engine.connect() as connection, connection.begin() as transaction:
+            if len(batch) > 1:
+                return [_in_savepoint(connection, work) for work in batch]
+            # Alone in its transaction a write needs no savepoint, which saves PostgreSQL two round trips.
+            result = capture(batch[0], connection)
+            if isinstance(result, Error):
+                transaction.rollback()
+            return [result]
+    except SQLAlchemyError as exc:
+        failure = str(described(exc))
+    log.error("commit failed", error=failure, writes=len(batch))
+    return [Error(StoreError(failure)) for _ in batch]
+
+
+def _in_savepoint(connection: Connection, work: Work) -> Outcome[Any]:
+    # Plain SQL: begin_nested() costs as much as the write itself.
+    connection.exec_driver_sql("SAVEPOINT one_write")
+    result = capture(work, connection)
+    if isinstance(result, Error):
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one_write")
+    connection.exec_driver_sql("RELEASE SAVEPOINT one_write")
+    return result
