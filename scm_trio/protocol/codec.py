@@ -5,9 +5,11 @@ Strict about what it takes: a wrong type is an error that names the field, never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import attrs
 import orjson
@@ -20,6 +22,8 @@ from scm_trio.errors import BadJson, InvalidMessage, UnknownType
 from scm_trio.protocol import messages
 
 MAX_ID_CHARS = 128
+NOT_IN_IDS = r"[\u0000-\u001f\u007f-\u009f\u2028\u2029]"
+"""Control characters and line breaks, as a regular expression that Python and JavaScript read alike."""
 MAX_COUNT = 2**53 - 1
 """The largest integer that JavaScript holds exactly."""
 
@@ -65,6 +69,8 @@ def timestamp(epoch_s: float) -> str:
 
 # ---- strict primitives
 
+_not_in_ids = re.compile(NOT_IN_IDS)
+
 
 def _text(value: Any, _: Any = None) -> str:
     if not isinstance(value, str) or "\x00" in value:
@@ -72,8 +78,13 @@ def _text(value: Any, _: Any = None) -> str:
     return value
 
 
+def is_id(text: str) -> bool:
+    """The rule of ``messages.Id``, for ids that come in by another way than a message."""
+    return 0 < len(text) <= MAX_ID_CHARS and not _not_in_ids.search(text)
+
+
 def _id(value: Any, _: Any = None) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARS or not value.isprintable():
+    if not isinstance(value, str) or not is_id(value):
         raise _Wrong("id")
     return value
 
@@ -85,15 +96,19 @@ def _boolean(value: Any, _: Any = None) -> bool:
 
 
 def _integer(value: Any, _: Any = None) -> int:
+    # JSON has one kind of number: 1.0 and 1 are the same value, and some languages write the former.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise _Wrong("count")
     return value
 
 
 def _count(value: Any, _: Any = None) -> int:
-    if not 0 <= _integer(value) <= MAX_COUNT:
+    count = _integer(value)
+    if not 0 <= count <= MAX_COUNT:
         raise _Wrong("count")
-    return int(value)
+    return count
 
 
 def _number(value: Any, _: Any = None) -> float:
@@ -102,12 +117,15 @@ def _number(value: Any, _: Any = None) -> float:
     return float(value)
 
 
-def _on_orphan(value: Any, _: Any = None) -> Any:
-    if value is None or value in ("continue", "cancel"):
-        return value
-    if isinstance(value, Mapping) and "graceMs" in value:
-        return messages.Grace(messages.Count(_count(value["graceMs"])))
-    raise _Wrong("orphan")
+def _on_orphan(converter: Any) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        if value is None or value in ("continue", "cancel"):
+            return value
+        if isinstance(value, dict):
+            return converter.structure(value, messages.Grace)
+        raise _Wrong("orphan")
+
+    return structure
 
 
 def _sequence(converter: Any, of: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
@@ -141,12 +159,15 @@ def _choice(kind: Any) -> Callable[[Any, Any], Any]:
 def _object(cls: type, converter: Any) -> Callable[[Any, Any], Any]:
     names: Any = {field.name: override(rename=camel(field.name)) for field in attrs.fields(cls)}
     inner: Any = make_dict_structure_fn(cls, converter, **names)
+    hints = get_type_hints(cls)
+    always_there = {f.name for f in attrs.fields(cls) if f.default is attrs.NOTHING}
+    says_null = {camel(name) for name in always_there if NoneType in get_args(hints[name])}
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
             raise _Wrong("object")
-        # To a JavaScript client null and absent are the same.
-        return inner({key: each for key, each in value.items() if each is not None}, cls)
+        # To a JavaScript client null and absent are the same, but where the server says null it means it.
+        return inner({key: each for key, each in value.items() if each is not None or key in says_null}, cls)
 
     return structure
 
@@ -179,7 +200,7 @@ def _build() -> Any:
         converter.register_structure_hook(kind, hook)
     for new_type, hook in ((messages.Id, _id), (messages.Text, _text), (messages.Count, _count)):
         converter.register_structure_hook_func(_same_as(new_type), hook)
-    converter.register_structure_hook_func(_is_on_orphan, _on_orphan)
+    converter.register_structure_hook_func(_is_on_orphan, _on_orphan(converter))
     converter.register_structure_hook_factory(_is_literal, _choice)
     converter.register_structure_hook_factory(_is_tuple, lambda kind: _sequence(converter, kind))
     converter.register_structure_hook_factory(attrs.has, lambda cls: _object(cls, converter))
@@ -220,12 +241,15 @@ def _decode(text: str | bytes, types_by_name: Mapping[str, type]) -> Received:
     kind = envelope.get("type")
     if kind is None:
         raise InvalidMessage("missing", field="type", expected="missing")
-    if not isinstance(kind, str) or kind not in types_by_name:
-        raise UnknownType("unknown type", field="type", kind=str(kind)[:64])
+    if not isinstance(kind, str):
+        raise InvalidMessage("no text", field="type", expected="text")
+    if kind not in types_by_name:
+        raise UnknownType("unknown type", field="type", kind=kind[:64])
     cls = types_by_name[kind]
     body = envelope.get("data")
     if cls is messages.Error:
-        data: Any = _structure({"text": body, "detail": envelope.get("error")}, cls, "")
+        detail = _structure(envelope.get("error"), messages.ErrorDetail, "error")
+        data: Any = messages.Error(_structure(body, str, "data"), detail)
     else:
         data = _structure({} if body is None else body, cls, "data")
     return Received(
@@ -234,35 +258,41 @@ def _decode(text: str | bytes, types_by_name: Mapping[str, type]) -> Received:
         session_id=_structure(envelope.get("sessionId"), messages.Id | None, "sessionId"),
         user_id=_structure(envelope.get("userId"), messages.Id | None, "userId"),
         request_id=_structure(envelope.get("requestId"), messages.Id | None, "requestId"),
-        timestamp=envelope.get("timestamp") if isinstance(envelope.get("timestamp"), str) else None,
+        timestamp=_structure(envelope.get("timestamp"), messages.Text | None, "timestamp"),
     )
+
+
+def request_id_of(text: str | bytes) -> str | None:
+    """The request id of a message that could not be decoded, so that its ``ERROR`` can echo it; None: it has none."""
+    try:
+        envelope = orjson.loads(text)
+        body = envelope.get("data")
+        inner = body.get("requestId") if isinstance(body, dict) else None
+        return _id(envelope.get("requestId") or inner)
+    except (ValueError, AttributeError):
+        return None
 
 
 def _structure(value: Any, cls: Any, root: str) -> Any:
     try:
         return _converter.structure(value, cls)
     except (BaseValidationError, _Wrong, ValueError, TypeError) as exc:
-        path, cause = next(_leaves(exc, root))
+        path, cause = _innermost(exc, root)
         expected = (
             cause.expected if isinstance(cause, _Wrong) else "missing" if isinstance(cause, KeyError) else "value"
         )
         raise InvalidMessage(f"{path}: {expected}", field=path, expected=expected) from None
 
 
-def _leaves(exc: BaseException, path: str) -> Iterator[tuple[str, BaseException]]:
-    """Every innermost failure below a validation error, with its path in the wire's spelling."""
+def _innermost(exc: BaseException, path: str) -> tuple[str, BaseException]:
+    """The first failure at the bottom of a validation error, with its path in the wire's spelling."""
     if isinstance(exc, _WrongItem) and exc.__cause__:
-        yield from _leaves(exc.__cause__, f"{path}[{exc.index}]")
-        return
+        return _innermost(exc.__cause__, f"{path}[{exc.index}]")
     if not isinstance(exc, BaseValidationError):
-        yield path, exc
-        return
-    for each in exc.exceptions:
-        here = path
-        for note in getattr(each, "__notes__", ()):
-            if isinstance(note, AttributeValidationNote):
-                here = f"{path}.{camel(note.name)}" if path else camel(note.name)
-        yield from _leaves(each, here)
+        return path, exc
+    first = exc.exceptions[0]
+    names = [note.name for note in getattr(first, "__notes__", ()) if isinstance(note, AttributeValidationNote)]
+    return _innermost(first, ".".join([path, *map(camel, names)]))
 
 
 # ---- encoding

@@ -62,13 +62,17 @@ _NOTICES: dict[str, tuple[str, str]] = {
     "USER_MISMATCH": ("userId 与令牌不符", "userId is not the token's"),
     "UPGRADE": ("此地址只接受 WebSocket 连接", "This address takes WebSocket connections only"),
     "TOO_MANY_CONNECTIONS": ("连接数过多", "Too many connections"),
+    "METHOD_NOT_ALLOWED": ("此地址不支持该请求方法", "This address does not take the method"),
     "BAD_REQUEST": ("请求格式错误", "The request is malformed"),
 }
 
 EXPECTED: dict[str, tuple[str, str]] = {
     "missing": ("缺少该字段", "it is missing"),
     "text": ("应为不含 NUL 的文本", "a text without NUL is expected"),
-    "id": ("应为 1 到 128 个可见字符的文本", "a text of 1 to 128 printable characters is expected"),
+    "id": (
+        "应为 1 到 128 个字符的文本，不含控制字符",
+        "a text of 1 to 128 characters is expected, without control characters",
+    ),
     "boolean": ("应为 true 或 false", "true or false is expected"),
     "count": ("应为不小于 0 的整数", "a whole number, 0 or more, is expected"),
     "number": ("应为数字", "a number is expected"),
@@ -86,11 +90,14 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "unsupported": ("尚不支持", "it is not supported yet"),
 }
 
-_DEADLINES = {
+_CHOICES = ("应为以下之一：{}", "one of {} is expected")
+
+_DEADLINES: dict[str | None, tuple[str, str]] = {
     "connect": ("连接 AI 服务", "connecting to the AI service"),
     "first_token": ("首个词元", "the first token"),
     "idle": ("下一个词元", "the next token"),
     "total": ("整个回答", "the whole answer"),
+    None: ("请求", "the request"),
 }
 
 
@@ -109,14 +116,17 @@ class _Lenient(dict[str, object]):
 def sentence(code: str, lang: Lang, /, **params: object) -> str:
     """The sentence of an error code or notice; an unknown code gets that of ``INTERNAL``.
 
-    ``notice`` among the params names a more exact sentence than the code's own.
+    ``notice`` among the params names a more exact sentence than the code's own. ``expected`` is a key of ``EXPECTED``,
+    or the values that a field may have.
     """
     column = 1 if lang == "en" else 0
     notice = params.pop("notice", None)
     texts = _NOTICES.get(str(notice)) or _ERRORS.get(code) or _NOTICES.get(code) or _ERRORS["INTERNAL"]
     expected = params.get("expected")
-    if isinstance(expected, str) and expected in EXPECTED:
-        params["expected"] = EXPECTED[expected][column]
-    if code == "TIMEOUT" and params.get("field") in _DEADLINES:
-        params["field"] = _DEADLINES[str(params["field"])][column]
+    if isinstance(expected, str):
+        known = EXPECTED.get(expected)
+        params["expected"] = known[column] if known else _CHOICES[column].format(expected)
+    field = params.get("field")
+    if code == "TIMEOUT" and (field is None or isinstance(field, str)) and field in _DEADLINES:
+        params["field"] = _DEADLINES[field][column]
     return texts[column].format_map(_Lenient({key: value for key, value in params.items() if value is not None}))
