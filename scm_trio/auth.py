@@ -18,7 +18,7 @@ from scm_trio.config import Auth
 from scm_trio.errors import ConfigError, TokenExpired, Unauthorized
 from scm_trio.jwks import Fetch, KeySet, PublicKey, is_safe_url, key_from_pem
 from scm_trio.model import Principal
-from scm_trio.protocol.codec import MAX_ID_CHARS
+from scm_trio.protocol.codec import is_id
 
 MAX_TOKEN_BYTES = 16 * 1024
 MIN_SECRET_BYTES = 32
@@ -254,7 +254,7 @@ def _time(claim: object) -> float:
 
 def _user_id(claim: object) -> str:
     """The wire's rule for ids, see ``protocol.messages.Id``."""
-    if not isinstance(claim, str) or not 0 < len(claim) <= MAX_ID_CHARS or not claim.isprintable():
+    if not isinstance(claim, str) or not is_id(claim):
         raise Unauthorized("the token names no possible user")
     return claim
 

@@ -19,6 +19,7 @@ from scm_trio.development import is_development
 from scm_trio.errors import ConfigError, StoreError
 from scm_trio.house import House
 from scm_trio.jwks import fetch_jwks
+from scm_trio.providers.catalogue import SERVED_KINDS
 from scm_trio.store.database import open_database
 
 DEFAULT_FILE = Path("scm-trio.yml")
@@ -58,7 +59,7 @@ def serve_command(*, config: ConfigFile = None, host: str | None = None, port: i
 @app.command
 def config(*, config: ConfigFile = None) -> None:
     """Print the effective configuration, secrets hidden."""
-    loaded = config_loader.load(_file(config), os.environ)
+    loaded = config_loader.load(_file(config), os.environ, kinds=SERVED_KINDS)
     print(config_loader.effective(loaded.config, origins=loaded.origins), end="")
 
 
@@ -99,7 +100,7 @@ def migrate(*, config: ConfigFile = None) -> None:
 
 
 def _load(path: Path | None) -> Config:
-    return config_loader.load_config(_file(path), os.environ)
+    return config_loader.load_config(_file(path), os.environ, kinds=SERVED_KINDS)
 
 
 def _file(path: Path | None) -> Path | None:

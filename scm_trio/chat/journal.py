@@ -50,8 +50,6 @@ class StoreJournal:
     def _open(self, conn: Connection, plan: Plan, now: float) -> Prompt | StoredAnswer:
         question, info = plan.question, plan.info
         session = messages.ensure_session(conn, plan.user_id, plan.session_id, f"s-{self._new_id()}", now)
-        if info.request_id is not None and (known := runs.find_run_by_request(conn, plan.user_id, info.request_id)):
-            return _stored(conn, known)
         parent = self._parent(conn, plan, session.global_id)
         history = messages.branch(conn, parent.message_id, MAX_HISTORY) if parent else []
         turns = build_turns(

@@ -21,7 +21,6 @@ class AnswerLog:
 
     Attributes:
         sealed: nothing will be appended any more.
-        has_text: whether anything has been appended at all.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -58,7 +57,6 @@ class AnswerLog:
     def append(self, deltas: Sequence[Delta], now: float) -> bool:
         """Append; False when the answer has reached its limit and was cut, at a whole character."""
         fits = True
-        text = []
         for delta in deltas:
             reasoning = delta.kind is DeltaKind.REASONING
             for start in range(0, len(delta.text), MAX_DELTA_CHARS):
@@ -70,14 +68,12 @@ class AnswerLog:
                     self._reasoning.append(reasoning)
                     self._appended_at.append(now)
                     if not reasoning:
-                        text.append(piece)
+                        self._length += len(piece)
+                        self._hash.update(piece.encode())
                 if not fits:
                     break
             if not fits:
                 break
-        content = "".join(text)
-        self._length += len(content)
-        self._hash.update(content.encode())
         self._changed.unpark_all()
         return fits
 

@@ -45,10 +45,18 @@ def build_turns(
     head = (Turn("system", system),) if system else ()
     tail = Turn("user", question)
     past = [Turn(message.role, message.content) for message in history if message.content]
-    if context_tokens is None:
-        return (*head, *past, tail)
+    if context_tokens is not None:
+        past = _newest_that_fit(past, context_tokens, max_tokens, (*head, tail))
+    while past and past[0].role == "assistant":
+        past = past[1:]
+    return (*head, *past, tail)
+
+
+def _newest_that_fit(
+    past: Sequence[Turn], context_tokens: int, max_tokens: int | None, fixed: Sequence[Turn]
+) -> list[Turn]:
     answer = min(max_tokens or context_tokens // ANSWER_SHARE, context_tokens // 2)
-    room = context_tokens - answer - estimate_turns((*head, tail))
+    room = context_tokens - answer - estimate_turns(fixed)
     if room < 0:
         raise ContextTooLong(f"the question alone passes {context_tokens} tokens")
     kept: list[Turn] = []
@@ -57,9 +65,7 @@ def build_turns(
         if room < 0:
             break
         kept.append(turn)
-    while kept and kept[-1].role == "assistant":
-        kept.pop()
-    return (*head, *reversed(kept), tail)
+    return kept[::-1]
 
 
 def _cost(turn: Turn) -> int:

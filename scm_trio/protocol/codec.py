@@ -70,6 +70,7 @@ def timestamp(epoch_s: float) -> str:
 # ---- strict primitives
 
 _not_in_ids = re.compile(NOT_IN_IDS)
+_half_characters = re.compile("[\ud800-\udfff]")
 
 
 def _text(value: Any, _: Any = None) -> str:
@@ -80,7 +81,8 @@ def _text(value: Any, _: Any = None) -> str:
 
 def is_id(text: str) -> bool:
     """The rule of ``messages.Id``, for ids that come in by another way than a message."""
-    return 0 < len(text) <= MAX_ID_CHARS and not _not_in_ids.search(text)
+    # Half a character cannot arrive in a message, but in a token it can.
+    return 0 < len(text) <= MAX_ID_CHARS and not _not_in_ids.search(text) and not _half_characters.search(text)
 
 
 def _id(value: Any, _: Any = None) -> str:

@@ -52,3 +52,6 @@ _KINDS: Mapping[str, Callable[[str, config.Provider, float], Provider]] = {
     "local": lambda name, settings, connect_s: local_provider(name, settings, connect_timeout_s=connect_s),
     "scripted": _echo,
 }
+
+SERVED_KINDS = frozenset(_KINDS)
+"""The kinds of provider that this version speaks to."""
