@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 from scm_trio import __version__, config_loader, logs, serve
 from scm_trio.auth import authenticator
 from scm_trio.config import Config
+from scm_trio.console import cancel, chat, load
 from scm_trio.development import is_development
 from scm_trio.errors import ConfigError, StoreError
 from scm_trio.house import House
@@ -25,7 +26,10 @@ from scm_trio.store.database import open_database
 DEFAULT_FILE = Path("scm-trio.yml")
 DAY_S = 86_400.0
 
-app = App(name="scm-trio", version=__version__, help="A real-time AI chat gateway.")
+app = App(name="scm-trio", version=__version__, help="A real-time AI chat gateway.", backend="trio")
+app.command(chat.run, name="chat")
+app.command(load.run, name="load")
+app.command(cancel.run, name="cancel")
 
 ConfigFile = Annotated[
     Path | None, Parameter(name="--config", help="YAML file; without it ./scm-trio.yml where there is one.")
