@@ -173,13 +173,17 @@ class Disconnect(Exception):
     Attributes:
         code: the close code.
         error_code: the word for ``DISCONNECT.data.code``, e.g. ``TOKEN_EXPIRED``.
+        request_id: of the client's own DISCONNECT, where it is that which is answered.
         retry_after_s: how long a client should wait before it reconnects.
     """
 
-    def __init__(self, code: CloseCode, error_code: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, code: CloseCode, error_code: str, *, retry_after_s: float | None = None, request_id: str | None = None
+    ) -> None:
         super().__init__(f"{int(code)} {error_code}")
         self.code = code
         self.error_code = error_code
+        self.request_id = request_id
         self.retry_after_s = retry_after_s
 
     @property

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 import trio
@@ -42,6 +43,8 @@ TOKEN_TTL_S = 3600.0
 RECONNECT_SPREAD_S = 5.0
 """Clients that are sent away together come back spread over this time."""
 FAREWELL_LIMIT_S = 5.0
+CLOSE_LIMIT_S = 20.0
+"""How long answers may take to be sealed when the house is left in a hurry."""
 
 
 def _system_clock() -> Clock:
@@ -71,6 +74,10 @@ class House:
     async def drain(self, grace_s: float, hurry: trio.Event) -> None:
         """Finish what runs, interrupt the rest, and send everybody away with a word."""
         await self.gate.service.drain(grace_s, hurry)
+        # The runs have ended; that has yet to be told.
+        with trio.move_on_after(FAREWELL_LIMIT_S):
+            for connection in self.gate.hub.everyone():
+                await connection.told()
         for connection in self.gate.hub.everyone():
             wait_s = self.gate.clock.jitter() * RECONNECT_SPREAD_S
             connection.disconnect(Disconnect(CloseCode.GOING_AWAY, "SHUTTING_DOWN", retry_after_s=wait_s))
@@ -88,7 +95,8 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
     """
     parts = parts or Parts()
     async with open_database(config.store.url, offload=parts.offload) as database, trio.open_nursery() as tasks:
-        await tasks.start(database.run_writer)
+        writing, running, models = (trio.CancelScope(shield=True) for _ in range(3))
+        await tasks.start(_hosted, writing, database.run_writer)
         sealed = await database.write(runs.seal_interrupted, parts.clock.now(), estimate_tokens)
         if sealed:
             log.warning("sealed interrupted answers", count=sealed)
@@ -97,18 +105,37 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
             providers = build_providers(config.ai, connect_timeout_s=config.websocket.stream.connect_timeout_s)
         for provider in providers.values():
             if isinstance(provider, Local):
-                await tasks.start(provider.run)
-        async with trio.open_nursery() as running:
-            house = _build(config, parts, database, providers, running)
-            tasks.start_soon(_sweep, house)
-            try:
-                yield house
-            finally:
+                await tasks.start(_hosted, models, provider.run)
+        house = _build(config, parts, database, providers, await tasks.start(_hosted, running, _runs_nursery))
+        tasks.start_soon(_sweep, house)
+        try:
+            yield house
+        finally:
+            # Shielded: the answers so far are worth a moment, also when somebody cancels the whole house.
+            with trio.move_on_after(CLOSE_LIMIT_S, shield=True):
                 await _close(house)
-                running.cancel_scope.cancel()
-        for provider in providers.values():
-            await provider.aclose()
-        tasks.cancel_scope.cancel()
+                for provider in providers.values():
+                    await provider.aclose()
+            for scope in (running, models, writing):
+                scope.cancel()
+            tasks.cancel_scope.cancel()
+
+
+async def _hosted(
+    scope: trio.CancelScope,
+    task: Callable[..., Awaitable[object]],
+    *,
+    task_status: trio.TaskStatus[Any],
+) -> None:
+    """Run a task that outlives a cancel of the house, until its own scope is cancelled: it has to serve the closing."""
+    with scope:
+        await task(task_status=task_status)
+
+
+async def _runs_nursery(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()
 
 
 async def _close(house: House) -> None:
@@ -117,9 +144,7 @@ async def _close(house: House) -> None:
     if not service.draining or service.live_runs:
         hurry = trio.Event()
         hurry.set()
-        # Shielded: the answers so far are worth a moment. The limit is the service's own.
-        with trio.CancelScope(shield=True):
-            await service.drain(0, hurry)
+        await service.drain(0, hurry)
 
 
 def _build(

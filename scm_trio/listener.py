@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ssl
+from http import HTTPStatus
 
 import h11
 import structlog
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 from starlette.types import ASGIApp
 
 from scm_trio.errors import InvalidMessage
@@ -21,7 +22,7 @@ log = structlog.get_logger(__name__)
 CHAT_PATH = b"/scm/websocket/ai/chat"
 MAX_HEAD_BYTES = 65_536
 MAX_STRANGERS = 512
-"""Sockets that are no chat connections: handshakes under way and plain HTTP. More are closed at once."""
+"""Sockets that are no chat connections: requests being read and plain HTTP. For more, the oldest is closed."""
 RECEIVE_BYTES = 65_536
 
 
@@ -56,6 +57,13 @@ class Replay(trio.abc.Stream):
         await self._stream.aclose()
 
 
+@frozen
+class _Visitor:
+    stream: trio.abc.Stream
+    head: bytes
+    request: h11.Request
+
+
 @define
 class Listener:
     """Handles one accepted stream after the other; ``welcome`` is the handler."""
@@ -63,42 +71,51 @@ class Listener:
     gate: Gate
     app: ASGIApp
     tls: ssl.SSLContext | None = None
-    _strangers: int = field(default=0, init=False)
+    _strangers: dict[trio.CancelScope, None] = field(factory=dict, init=False)
 
     async def welcome(self, stream: trio.abc.Stream) -> None:
         """Serve a peer from its first byte to its last, and close the stream. Never raises over what a peer does."""
         try:
-            if self._strangers >= MAX_STRANGERS:
-                self.gate.metrics.connection_refused("STRANGERS")
-                return
-            await self._serve(stream)
+            visitor = await self._meet(stream)
+            if visitor is not None:
+                await receive_visitor(visitor.stream, visitor.head, visitor.request, self.gate)
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _serve(self, transport: trio.abc.Stream) -> None:
+    async def _meet(self, transport: trio.abc.Stream) -> _Visitor | None:
+        """Find out what a stranger wants, and serve plain HTTP; returns who wants to chat."""
+        while len(self._strangers) >= MAX_STRANGERS:
+            # Whoever has been silent for longest makes room; or else silent sockets could keep everybody out.
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.cancel()
+            self.gate.metrics.connection_refused("STRANGERS")
+        patience = trio.CancelScope()
+        self._strangers[patience] = None
+        try:
+            with patience:
+                return await self._listen(transport)
+        finally:
+            self._strangers.pop(patience, None)
+        return None
+
+    async def _listen(self, transport: trio.abc.Stream) -> _Visitor | None:
         stream = transport
-        self._strangers += 1
-        known = False
         try:
             with trio.move_on_after(self.gate.settings.session.handshake_timeout_s) as limit:
                 stream = await self._secure(transport)
                 request, head = await _read_head(stream)
             if limit.cancelled_caught:
-                return
+                return None
             if request.target.partition(b"?")[0] == CHAT_PATH:
-                self._strangers -= 1
-                known = True
-                await receive_visitor(stream, head, request, self.gate)
-            else:
-                await serve_http(self.app, Replay(stream, head), self._http_info(transport))
+                return _Visitor(stream, head, request)
+            await serve_http(self.app, Replay(stream, head), self._http_info(transport))
         except _Unreadable as exc:
             await _complain(stream, exc.status)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # Gone before it said anything, or a TLS handshake that failed.
-            return
-        finally:
-            if not known:
-                self._strangers -= 1
+            return None
+        return None
 
     async def _secure(self, stream: trio.abc.Stream) -> trio.abc.Stream:
         if self.tls is None:
@@ -127,7 +144,7 @@ async def _read_head(stream: trio.abc.Stream) -> tuple[h11.Request, bytes]:
     """Read up to the end of a request's head; returns it parsed, and all bytes that were read for it.
 
     Raises:
-        _Unreadable: it is no HTTP, or too long.
+        _Unreadable: it is no HTTP, too long, or a chat request that does not wait for its answer.
         trio.BrokenResourceError: the peer left.
     """
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
@@ -143,6 +160,9 @@ async def _read_head(stream: trio.abc.Stream) -> tuple[h11.Request, bytes]:
         except h11.RemoteProtocolError as exc:
             raise _Unreadable(exc.error_status_hint) from None
         if isinstance(event, h11.Request):
+            if parser.trailing_data[0] and event.target.startswith(CHAT_PATH):
+                # Frames before our answer (RFC 6455, section 4.1) would get past the meter.
+                raise _Unreadable(HTTPStatus.BAD_REQUEST)
             return event, head
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import Connection
 
+from scm_trio.chat.answer import StoredAnswer
 from scm_trio.chat.prompt import build_turns, estimate_turns
-from scm_trio.chat.run import Plan, Run, StoredAnswer
+from scm_trio.chat.run import Plan, Run
 from scm_trio.chat.usage import Cost
 from scm_trio.errors import Conflict, NotFound
 from scm_trio.model import AnswerInfo, Ending, FinishReason, Message, Prompt, Usage
@@ -87,7 +88,7 @@ class StoreJournal:
             ),
         )
         if row.existing:
-            return _stored(conn, row)
+            return _stored(conn, row, session.session_id)
         attempt = ledger.Attempt(
             attempt_id=f"{info.message_id}-0",
             run_id=info.message_id,
@@ -114,6 +115,16 @@ class StoreJournal:
         if parent is None or parent.session_id != session_global_id:
             raise NotFound("no such parent in this session", field="data.parentMessageId")
         return parent
+
+    async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
+        """Read an ended answer of the user's back.
+
+        Raises:
+            NotFound: there is none, or it is another's.
+            Conflict: it is being given by another server process.
+            StoreError: the database failed.
+        """
+        return await self._database.read(_recall, user_id, message_id)
 
     async def checkpoint(self, run: Run) -> None:
         """Make the text so far durable.
@@ -156,7 +167,15 @@ def _end(conn: Connection, ended: runs.EndedRun, settled: ledger.SettledAttempt)
     ledger.settle_attempt(conn, settled)
 
 
-def _stored(conn: Connection, row: runs.RunRow) -> StoredAnswer:
+def _recall(conn: Connection, user_id: str, message_id: str) -> StoredAnswer:
+    row = runs.find_run(conn, message_id)
+    session = messages.find_session_by_global_id(conn, row.session_id) if row else None
+    if row is None or session is None or row.user_id != user_id:
+        raise NotFound("no such answer")
+    return _stored(conn, row, session.session_id)
+
+
+def _stored(conn: Connection, row: runs.RunRow, session_id: str) -> StoredAnswer:
     if row.finish_reason is None or row.ended_at is None:
         raise Conflict("the request is being answered elsewhere", retry_after_s=2)
     message = messages.find_message(conn, row.message_id)
@@ -167,4 +186,5 @@ def _stored(conn: Connection, row: runs.RunRow) -> StoredAnswer:
         usage=(message.usage if message else None) or Usage(source="estimated"),
         duration_s=row.ended_at - row.started_at,
     )
-    return StoredAnswer(info, content, message.reasoning if message else "", ending, row.rev)
+    reasoning = message.reasoning if message else ""
+    return StoredAnswer(info, session_id, row.streaming, content, reasoning, ending, row.rev)

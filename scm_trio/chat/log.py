@@ -6,6 +6,7 @@ While a viewer's socket is busy its deltas pile up here and nowhere else; they l
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 
 import trio
@@ -24,9 +25,14 @@ class AnswerLog:
     """
 
     def __init__(self, max_bytes: int) -> None:
+        # The text of delta i ends at _ends[i] of the whole; beside it whether it is reasoning, and when it came.
         self._texts: list[str] = []
-        self._reasoning: list[bool] = []
-        self._appended_at: list[float] = []
+        self._whole: str | None = None
+        self._ends = array("Q", (0,))
+        self._reasoning = bytearray()
+        self._appended_at = array("d")
+        self._joined = ["", ""]
+        self._joined_upto = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._hash = hashlib.sha256()
         self._room_bytes = max_bytes
@@ -35,7 +41,7 @@ class AnswerLog:
 
     @property
     def next_index(self) -> int:
-        return len(self._texts)
+        return len(self._reasoning)
 
     @property
     def length(self) -> int:
@@ -48,11 +54,11 @@ class AnswerLog:
 
     @property
     def content(self) -> str:
-        return self._join(reasoning=False)
+        return self._join()[0]
 
     @property
     def reasoning(self) -> str:
-        return self._join(reasoning=True)
+        return self._join()[1]
 
     def append(self, deltas: Sequence[Delta], now: float) -> bool:
         """Append; False when the answer has reached its limit and was cut, at a whole character."""
@@ -65,6 +71,7 @@ class AnswerLog:
                 fits = len(piece) == len(whole)
                 if piece:
                     self._texts.append(piece)
+                    self._ends.append(self._ends[-1] + len(piece))
                     self._reasoning.append(reasoning)
                     self._appended_at.append(now)
                     if not reasoning:
@@ -78,6 +85,10 @@ class AnswerLog:
         return fits
 
     def seal(self) -> None:
+        """Nothing more will come. What stays is kept small: an ended answer waits here for viewers who return."""
+        self._join()
+        self._whole = "".join(self._texts)
+        self._texts.clear()
         self.sealed = True
         self._changed.unpark_all()
 
@@ -86,20 +97,18 @@ class AnswerLog:
 
         The first delta always comes whole: a delta has one index.
         """
-        if cursor >= len(self._texts):
+        if cursor >= self.next_index:
             return None
-        reasoning = self._reasoning[cursor]
-        end, chars = cursor, 0
-        while end < len(self._texts) and self._reasoning[end] is reasoning:
-            chars += len(self._texts[end])
-            if chars > max_chars and end > cursor:
-                break
+        kind, limit = self._reasoning[cursor], self._ends[cursor] + max_chars
+        end = cursor + 1
+        while end < self.next_index and self._reasoning[end] == kind and self._ends[end + 1] <= limit:
             end += 1
+        whole, ends = self._whole, self._ends
         return Chunk(
             index=cursor,
             next_index=end,
-            text="".join(self._texts[cursor:end]),
-            reasoning=reasoning,
+            text="".join(self._texts[cursor:end]) if whole is None else whole[ends[cursor] : ends[end]],
+            reasoning=bool(kind),
             appended_at=self._appended_at[cursor],
         )
 
@@ -109,7 +118,7 @@ class AnswerLog:
 
     async def wait(self, cursor: int) -> None:
         """Return when there is something newer than ``cursor``, when the log is sealed, or after a nudge."""
-        if cursor >= len(self._texts) and not self.sealed:
+        if cursor >= self.next_index and not self.sealed:
             await self._changed.park()
 
     def _fit(self, piece: str) -> str:
@@ -121,5 +130,14 @@ class AnswerLog:
         self._room_bytes -= size
         return piece
 
-    def _join(self, *, reasoning: bool) -> str:
-        return "".join(text for text, kind in zip(self._texts, self._reasoning, strict=True) if kind is reasoning)
+    def _join(self) -> list[str]:
+        """Content and reasoning so far; only what is new since the last time has to be joined."""
+        for kind in (0, 1):
+            new = [
+                text
+                for at, text in enumerate(self._texts[self._joined_upto :], self._joined_upto)
+                if self._reasoning[at] == kind
+            ]
+            self._joined[kind] += "".join(new)
+        self._joined_upto = self.next_index
+        return self._joined

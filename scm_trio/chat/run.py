@@ -6,6 +6,7 @@ follow the run's log with cursors of their own (``log.py``) and are not known he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -14,7 +15,7 @@ import structlog
 import trio
 from attrs import field, frozen
 
-from scm_trio.chat.log import AnswerLog
+from scm_trio.chat.answer import Answer, StoredAnswer
 from scm_trio.chat.prompt import estimate_tokens, estimate_turns
 from scm_trio.errors import (
     ContentFiltered,
@@ -22,15 +23,18 @@ from scm_trio.errors import (
     ProviderUnavailable,
     RequestFailed,
     ResponseTooLarge,
+    ServerBusy,
     ShuttingDown,
     StoreError,
     TimedOut,
 )
-from scm_trio.model import AnswerInfo, Delta, DeltaKind, Ending, Finish, FinishReason, Prompt, Usage
+from scm_trio.model import AnswerInfo, Delta, Ending, Finish, FinishReason, Prompt, Usage
 from scm_trio.providers.base import Batch, Provider
 
 log = structlog.get_logger(__name__)
 
+WATCH_S = 0.5
+"""How often a run looks whether its provider has been stopped."""
 CHECKPOINT_S = 1.0
 """How often a running answer's text is made durable."""
 STORE_LIMIT_S = 10.0
@@ -78,17 +82,6 @@ class Plan:
     max_bytes: int
 
 
-@frozen
-class StoredAnswer:
-    """The answer that this request got earlier."""
-
-    info: AnswerInfo
-    content: str = field(repr=False)
-    reasoning: str = field(repr=False)
-    ending: Ending
-    rev: int
-
-
 class Journal(Protocol):
     """Where a run keeps what must survive the process. All of it may raise ``StoreError``."""
 
@@ -97,6 +90,13 @@ class Journal(Protocol):
 
         Raises:
             RequestFailed: the request cannot be answered; nothing has been stored.
+        """
+
+    async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
+        """Read an ended answer of the user's back.
+
+        Raises:
+            NotFound: there is none, or it is another's.
         """
 
     async def checkpoint(self, run: Run) -> None: ...
@@ -122,37 +122,27 @@ class _Wish:
         self.at = trio.current_time()
 
 
-class Run:
-    """One answer, from its request to its sealed log.
-
-    Attributes:
-        opened: set when the run is stored and its START may go out, or when it was refused (``refusal``).
-        ended: set when the log is sealed and ``ending`` is known. Not set for a refused run.
-        failure: what went wrong, where something did; told right before END.
-    """
+class Run(Answer):
+    """One answer, from its request to its sealed log."""
 
     def __init__(self, plan: Plan, provider: Provider, journal: Journal, observer: Observer) -> None:
+        super().__init__(plan.info, plan.session_id, streaming=plan.streaming, max_bytes=plan.max_bytes)
         self.plan = plan
-        self.info = plan.info
-        self.rev = 0
-        self.log = AnswerLog(plan.max_bytes)
-        self.opened = trio.Event()
-        self.ended = trio.Event()
-        self.refusal: RequestFailed | None = None
-        self.failure: RequestFailed | None = None
-        self.ending: Ending | None = None
         self.started_at = trio.current_time()
-        self.ended_at: float | None = None
         self._provider = provider
         self._journal = journal
         self._observer = observer
         self._viewers = 0
         self._wish: _Wish | None = None
+        # Three scopes around the provider: being unwanted, the deadline for all of it, the one for its next word.
         self._scope = trio.CancelScope()
+        self._total = trio.CancelScope()
+        self._gap = trio.CancelScope()
         self._closed = trio.Event()
         self._closed_at: float | None = None
         self._finish: Finish | None = None
         self._usage: Usage | None = None
+        self._told = False
 
     # ---- from outside
 
@@ -179,12 +169,30 @@ class Run:
                 self._scope.deadline = trio.current_time() + self.plan.orphan_grace_s
 
     async def task(self, done: Callable[[Run], None]) -> None:
-        """The run's life; to be started in the runs nursery. ``done`` is called at its very end."""
+        """The run's life; to be started in the runs nursery. ``done`` is called once, when nothing more will come."""
         try:
             if prompt := await self._open():
-                await self._answer(prompt)
+                await self._answer(prompt, done)
+        except Exception:
+            # The barrier of a run: a bug of ours costs this one answer, which still gets its END.
+            log.exception("run broke", message_id=self.info.message_id)
+            self._give_up()
         finally:
+            self._leave(done)
+
+    def _leave(self, done: Callable[[Run], None]) -> None:
+        if not self._told:
+            self._told = True
             done(self)
+
+    def _give_up(self) -> None:
+        if not self.opened.is_set():
+            self.refusal = Internal("run")
+            self.opened.set()
+        elif not self.ended.is_set():
+            self.failure = Internal("run")
+            self.ending = self._make_ending(FinishReason.ERROR, Usage(source="estimated"))
+            self.seal()
 
     # ---- the life
 
@@ -192,7 +200,10 @@ class Run:
         """Make the run durable; None when there is nothing to generate."""
         opened = None
         try:
-            opened = await self._journal.open(self)
+            with trio.move_on_after(STORE_LIMIT_S):
+                opened = await self._journal.open(self)
+            if opened is None:
+                self.refusal = ServerBusy("store", retry_after_s=STORE_LIMIT_S)
         except RequestFailed as exc:
             self.refusal = exc
         except StoreError as exc:
@@ -202,49 +213,42 @@ class Run:
             if opened is None and self.refusal is None:
                 self.refusal = ShuttingDown()
             elif isinstance(opened, StoredAnswer):
-                self._restore(opened)
+                self.restore(opened)
             self.opened.set()
         return opened if isinstance(opened, Prompt) else None
 
-    def _restore(self, stored: StoredAnswer) -> None:
-        self.info, self.rev, self.ending = stored.info, stored.rev, stored.ending
-        now = trio.current_time()
-        for text, kind in ((stored.reasoning, DeltaKind.REASONING), (stored.content, DeltaKind.TEXT)):
-            self.log.append([Delta(text, kind)], now)
-        self._seal()
-
-    def _seal(self) -> None:
-        self.ended_at = trio.current_time()
-        self.log.seal()
-        self.ended.set()
-
-    async def _answer(self, prompt: Prompt) -> None:
+    async def _answer(self, prompt: Prompt, done: Callable[[Run], None]) -> None:
         self._observer.run_started()
         async with trio.open_nursery() as nursery:
+            saving = trio.CancelScope()
             nursery.start_soon(self._read, prompt)
+            nursery.start_soon(self._save, saving)
             await self._watch()
             # The provider is closed, or has had its time: nothing that it still says counts.
+            saving.cancel()
             reason, self.failure = self._judge()
-            ending = self.ending = self._make_ending(reason, prompt)
+            ending = self.ending = self._make_ending(reason, self._usage or self._estimate(prompt))
             await self._store(ending)
-            self._seal()
+            self.seal()
             self._report(ending)
+            # A provider that hangs in its closing holds its task, but no place among the running answers.
+            self._leave(done)
 
     async def _read(self, prompt: Prompt) -> None:
         """Read the provider to its end under the run's deadlines."""
         limits = self.plan.deadlines
-        total, gap = trio.CancelScope(), trio.CancelScope()
         try:
-            with self._scope, total, gap:
-                total.deadline = self.started_at + limits.total_s
-                gap.deadline = trio.current_time() + limits.first_token_s
+            with self._scope, self._total, self._gap:
+                self._total.deadline = self.started_at + limits.total_s
+                # A whole body comes at the end of the generation: only the total deadline can judge it.
+                self._gap.deadline = trio.current_time() + limits.first_token_s if prompt.stream else math.inf
                 async with self._provider.stream(prompt) as events:
                     async for batch in events:
                         if self._take(batch):
-                            gap.deadline = trio.current_time() + limits.idle_s
-            if gap.cancelled_caught:
+                            self._gap.deadline = trio.current_time() + limits.idle_s
+            if self._gap.cancelled_caught:
                 self._fail(TimedOut(field="idle" if self.log.next_index else "first_token"))
-            elif total.cancelled_caught:
+            elif self._total.cancelled_caught:
                 self._fail(TimedOut(field="total"))
             elif self._scope.cancelled_caught and self._wish is None and self.failure is None:
                 # Nobody has watched for the orphan grace.
@@ -253,7 +257,7 @@ class Run:
         except RequestFailed as exc:
             self._fail(exc)
         except Exception:
-            # The barrier of a run: whatever a provider does wrong costs this one answer, which still gets its END.
+            # The barrier of a provider: what it said so far is kept and stored.
             log.exception("provider broke", provider=self.info.provider, message_id=self.info.message_id)
             self._fail(Internal("provider"))
         finally:
@@ -286,19 +290,29 @@ class Run:
         return True
 
     async def _watch(self) -> None:
-        """Wait until the provider is closed, or a cancelled one has had its time; meanwhile make the text durable."""
-        saved = 0
+        """Wait until the provider is closed, or one that was stopped has had its time for it."""
+        stopped_at: float | None = None
         while not self._closed.is_set():
-            if self._wish and trio.current_time() >= self._wish.at + CLOSE_LIMIT_S:
-                return
-            with trio.move_on_after(CHECKPOINT_S):
+            if stopped_at is None and any(scope.cancel_called for scope in (self._scope, self._total, self._gap)):
+                stopped_at = self._wish.at if self._wish else trio.current_time()
+            limit = trio.current_time() + WATCH_S if stopped_at is None else stopped_at + CLOSE_LIMIT_S
+            with trio.move_on_at(limit) as late:
                 await self._closed.wait()
-            if not self._closed.is_set() and self.log.next_index > saved:
-                saved = self.log.next_index
-                try:
-                    await self._journal.checkpoint(self)
-                except StoreError as exc:
-                    log.warning("checkpoint failed", message_id=self.info.message_id, error=str(exc))
+            if late.cancelled_caught and stopped_at is not None:
+                return
+
+    async def _save(self, scope: trio.CancelScope) -> None:
+        """Make the text durable once a second; a write that is cancelled may still commit, which does no harm."""
+        saved = 0
+        with scope:
+            while True:
+                await trio.sleep(CHECKPOINT_S)
+                if self.log.next_index > saved:
+                    saved = self.log.next_index
+                    try:
+                        await self._journal.checkpoint(self)
+                    except StoreError as exc:
+                        log.warning("checkpoint failed", message_id=self.info.message_id, error=str(exc))
 
     def _judge(self) -> tuple[FinishReason, RequestFailed | None]:
         """How the answer ended. The provider's own end comes before a cancel that crossed it."""
@@ -312,12 +326,12 @@ class Run:
                 return reason, failure
         return FinishReason.ERROR, failure
 
-    def _make_ending(self, reason: FinishReason, prompt: Prompt) -> Ending:
+    def _make_ending(self, reason: FinishReason, usage: Usage) -> Ending:
         wish = self._wish if reason is FinishReason.CANCELLED else None
         closed_at = self._closed_at if self._closed_at is not None else trio.current_time()
         return Ending(
             reason=reason,
-            usage=self._usage or self._estimate(prompt),
+            usage=usage,
             duration_s=trio.current_time() - self.started_at,
             upstream_closed=self._closed.is_set() if wish else None,
             cancel_s=max(0.0, closed_at - wish.at) if wish else None,
@@ -351,10 +365,12 @@ class Run:
             model=self.info.model,
             reason=ending.reason.value,
             error=self.failure.code if self.failure else None,
-            detail=self.failure.detail if self.failure else None,
             duration_s=round(ending.duration_s, 3),
             tokens=ending.usage.total_tokens,
         )
+        if self.failure is not None and self.failure.detail:
+            # A vendor's own words may quote the question: for those only who ask to see more.
+            log.debug("provider said", message_id=self.info.message_id, detail=self.failure.detail)
 
 
 _REASONS: dict[type[RequestFailed], FinishReason] = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import trio
 from attrs import field, frozen
 
+from scm_trio.chat.answer import Answer, read_back
 from scm_trio.chat.run import CLOSE_LIMIT_S, STORE_LIMIT_S, Deadlines, Journal, Observer, Plan, Question, Run
 from scm_trio.config import Ai, Streams
 from scm_trio.errors import (
@@ -203,6 +204,19 @@ class ChatService:
         if run is None or run.plan.user_id != user_id:
             raise NotFound("no such run")
         return run
+
+    async def recall(self, user_id: str, message_id: str) -> Answer:
+        """The user's answer, running or ended at any time.
+
+        Raises:
+            NotFound: there is none, or it is another's.
+            Conflict: it is being given by another server process.
+            StoreError: the database failed.
+        """
+        known = self._runs.get(message_id)
+        if known is not None and known.plan.user_id == user_id:
+            return known
+        return read_back(await self._journal.recall(user_id, message_id))
 
     def cancel(self, user_id: str, *, message_id: str | None = None, request_id: str | None = None) -> None:
         """Cancel a running answer; its END tells when that is done.

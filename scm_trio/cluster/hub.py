@@ -26,6 +26,9 @@ class Connection(Protocol):
     @property
     def user_id(self) -> str: ...
 
+    async def told(self) -> None:
+        """Return when no answer is being sent any more."""
+
     def disconnect(self, reason: Disconnect | None) -> None: ...
 
 

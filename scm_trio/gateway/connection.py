@@ -22,7 +22,7 @@ from scm_trio.gateway.link import Link
 from scm_trio.gateway.meter import FrameMeter
 from scm_trio.gateway.wire import Wire
 from scm_trio.protocol import messages
-from scm_trio.protocol.codec import Received, decode_client, timestamp
+from scm_trio.protocol.codec import Received, decode_client, request_id_of, timestamp
 from scm_trio.protocol.texts import sentence
 
 log = structlog.get_logger(__name__)
@@ -35,8 +35,8 @@ EXPIRY_WARNING_S = 60.0
 _PING = b"\x89\x00"
 
 
-async def serve_connection(stream: trio.abc.Stream, head: bytes, visit: Visit, gate: Gate) -> CloseCode | None:
-    """Serve a visitor until either side has had enough; returns our close code, None when the peer left.
+async def serve_connection(stream: trio.abc.Stream, head: bytes, visit: Visit, gate: Gate) -> int | None:
+    """Serve a visitor until either side has had enough; returns the close code, None when the peer was just gone.
 
     Args:
         stream: the peer's stream; whoever opened it closes it.
@@ -57,19 +57,21 @@ async def serve_connection(stream: trio.abc.Stream, head: bytes, visit: Visit, g
             limit = gate.settings.message.max_size_bytes + 1
             request = await wrap_server_stream(outer, wire, max_message_size=limit, receive_buffer_size=None)
             websocket = await request.accept(subprotocol=visit.subprotocol)
-        reason = None
+        code: int | None = None
         if websocket is not None:
             reason = await _live(wire, websocket, visit, gate)
+            code = reason.code if reason else websocket.closed.code if websocket.closed else None
         # Before the writer is cancelled: it may be shielded over a peer that takes nothing.
         await wire.aclose()
         outer.cancel_scope.cancel()
-    return reason.code if reason else None
+    return code
 
 
 async def _live(wire: Wire, websocket: WebSocketConnection, visit: Visit, gate: Gate) -> Disconnect | None:
     async with trio.open_nursery() as inner:
         link = Link(gate, visit, wire, inner)
         wire.on_end = link.disconnect
+        wire.verdict = lambda: websocket.closed.code if websocket.closed else None
         gate.hub.join(link)
         try:
             await _greet(link)
@@ -79,6 +81,10 @@ async def _live(wire: Wire, websocket: WebSocketConnection, visit: Visit, gate: 
             link.disconnect(exc)
         except (ConnectionClosed, trio.BrokenResourceError):
             link.disconnect(None)
+        except Exception:
+            # A bug of ours: the peer is told, and may come back.
+            log.exception("handler broke", connection_id=link.connection_id)
+            link.disconnect(Disconnect(CloseCode.INTERNAL, "INTERNAL"))
         finally:
             gate.hub.leave(link)
     if link.reason is not None and not wire.is_broken:
@@ -143,7 +149,7 @@ async def _decode(link: Link, text: str, invalid: deque[float]) -> Received | No
         received = decode_client(text)
     except RequestFailed as exc:
         link.gate.metrics.message_in("invalid")
-        await link.send_error(exc)
+        await link.send_error(exc, request_id_of(text))
         now = trio.current_time()
         invalid.append(now)
         if len(invalid) == MAX_INVALID and now - invalid[0] < INVALID_WINDOW_S:
@@ -214,13 +220,13 @@ async def _warn_of_expiry(link: Link) -> None:
 
 async def _bid_farewell(link: Link, websocket: WebSocketConnection, reason: Disconnect) -> None:
     """Say why, close, and wait a moment for the peer to agree."""
-    text = sentence(reason.error_code, link.lang)
+    text = sentence(reason.error_code, link.lang, limit=link.gate.settings.message.max_size_bytes)
     retry_ms = None if reason.retry_after_s is None else round(reason.retry_after_s * 1000)
     goodbye = messages.Disconnect(reason.error_code, text, reconnect=reason.reconnect, retry_after_ms=retry_ms)
     # Shielded: a shutdown must not take the word out of our mouth.
     with trio.move_on_after(CLOSE_LIMIT_S, shield=True):
         try:
-            await link.send("DISCONNECT", goodbye)
+            await link.send("DISCONNECT", goodbye, reason.request_id)
         except trio.BrokenResourceError:
             return
         await websocket.aclose(int(reason.code), reason.error_code)

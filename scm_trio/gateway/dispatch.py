@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import trio
 
 from scm_trio.chat.service import Asker
-from scm_trio.errors import CloseCode, Disconnect, Forbidden, InvalidMessage, RequestFailed, TooManyStreams, UnknownType
+from scm_trio.errors import (
+    CloseCode,
+    Disconnect,
+    Forbidden,
+    Internal,
+    InvalidMessage,
+    RequestFailed,
+    StoreError,
+    TooManyStreams,
+    UnknownType,
+)
 from scm_trio.gateway.link import Link, Viewer
 from scm_trio.gateway.streaming import stream_answer
+from scm_trio.model import Principal
 from scm_trio.protocol import messages
 from scm_trio.protocol.codec import Received, timestamp
 
@@ -54,22 +68,29 @@ async def answer_heartbeat(link: Link, received: Received) -> None:
 async def start_stream(link: Link, received: Received) -> None:
     request: messages.ChatRequest = received.data
     request_id = request_id_of(received)
+    if request_id is not None and any(viewer.request_id == request_id for viewer in link.viewers.values()):
+        return  # the same request again, on the connection that is being answered already
+    _check_room(link)
+    asker = Asker(link.user_id, received.session_id or link.session_id)
+    run = link.gate.service.begin(asker, request, request_id, link.gate.runs)
+    _show(link, Viewer(run, request_id))
+
+
+def _check_room(link: Link) -> None:
     limit = link.gate.settings.stream.max_per_connection
     if len(link.viewers) >= limit:
         raise TooManyStreams("per connection", limit=limit)
-    asker = Asker(link.user_id, received.session_id or link.session_id)
-    run = link.gate.service.begin(asker, request, request_id, link.gate.runs)
-    if run.plan.info.message_id in link.viewers:
-        return  # the same request again, on the connection that is being answered already
-    viewer = Viewer(run, request_id)
+
+
+def _show(link: Link, viewer: Viewer) -> None:
     # Entered here and not by the task, so that the next message already finds it.
-    link.viewers[run.plan.info.message_id] = viewer
+    link.viewers[viewer.run.key] = viewer
     link.nursery.start_soon(stream_answer, link, viewer)
 
 
 async def cancel_stream(link: Link, received: Received) -> None:
     cancel: messages.ChatCancel = received.data
-    request_id = cancel.request_id
+    request_id: str | None = cancel.request_id
     if cancel.message_id is None and request_id is None:
         request_id = received.request_id
     if cancel.message_id is None and request_id is None:
@@ -79,33 +100,50 @@ async def cancel_stream(link: Link, received: Received) -> None:
 
 async def resume_stream(link: Link, received: Received) -> None:
     resume: messages.ChatResume = received.data
-    run = link.gate.service.find(link.user_id, message_id=resume.message_id)
+    try:
+        run = await link.gate.service.recall(link.user_id, resume.message_id)
+    except StoreError:
+        raise Internal("store") from None
     known = resume.rev == run.rev and resume.from_index <= run.log.next_index
     cursor = resume.from_index if known else 0
     announce = {"resumed": True} if known else {"reset": True}
-    viewer = link.viewers.get(run.plan.info.message_id)
+    viewer = link.viewers.get(run.key)
     if viewer is not None:
         viewer.move(cursor, **announce)
         return
-    viewer = Viewer(run, received.request_id or run.plan.info.request_id, cursor, **announce)
-    link.viewers[run.plan.info.message_id] = viewer
-    link.nursery.start_soon(stream_answer, link, viewer)
+    _check_room(link)
+    _show(link, Viewer(run, received.request_id or run.info.request_id, cursor, **announce))
 
 
 async def refresh_token(link: Link, received: Received) -> None:
+    # A task of its own: fetching the keys may take seconds, and a cancel must be seen meanwhile.
+    link.nursery.start_soon(_refresh, link, received)
+
+
+async def _refresh(link: Link, received: Received) -> None:
     refresh: messages.AuthRefresh = received.data
-    principal = await link.gate.tokens.authenticator.verify(refresh.token)
-    if principal.user_id != link.user_id:
-        raise Disconnect(CloseCode.FORBIDDEN, Forbidden.code)
+    with suppress(trio.BrokenResourceError):
+        try:
+            principal = await link.gate.tokens.authenticator.verify(refresh.token)
+        except RequestFailed as exc:
+            await link.send_error(exc, received.request_id)
+            return
+        if principal.user_id != link.user_id:
+            link.disconnect(Disconnect(CloseCode.FORBIDDEN, Forbidden.code))
+            return
+        await _take_token(link, principal, received.request_id)
+
+
+async def _take_token(link: Link, principal: Principal, request_id: str | None) -> None:
     link.principal = principal
     link.refreshed.set()
     finite = principal.expires_at != float("inf")
     answer = messages.AuthRefreshed(timestamp(principal.expires_at) if finite else None)
-    await link.send("AUTH_REFRESH", answer, received.request_id)
+    await link.send("AUTH_REFRESH", answer, request_id)
 
 
-async def leave(_: Link, __: Received) -> None:
-    raise Disconnect(CloseCode.NORMAL, "BYE")
+async def leave(_: Link, received: Received) -> None:
+    raise Disconnect(CloseCode.NORMAL, "BYE", request_id=received.request_id)
 
 
 async def refuse(_: Link, received: Received) -> None:

@@ -24,6 +24,9 @@ async def receive_visitor(stream: trio.abc.Stream, head: bytes, request: h11.Req
         with trio.move_on_after(REFUSAL_LIMIT_S):
             await _refuse(stream, exc.response)
         return
+    except Exception as exc:
+        log.warning("handshake broke", error=type(exc).__name__, exc_info=True)
+        return
     user_id = visit.principal.user_id
     gate.metrics.connection_opened(user_id)
     code = None

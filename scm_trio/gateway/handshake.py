@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
@@ -26,7 +27,7 @@ from scm_trio.errors import (
 )
 from scm_trio.gateway.gate import Gate, Visit
 from scm_trio.model import Principal
-from scm_trio.protocol.codec import MAX_ID_CHARS
+from scm_trio.protocol.codec import is_id
 from scm_trio.protocol.texts import Lang, language, sentence
 
 MAX_COALESCE_MS = 500
@@ -118,7 +119,7 @@ def refusal(status: int, failure: RequestFailed, lang: Lang) -> bytes:
         "Connection: close",
     ]
     if failure.retry_after_s is not None:
-        lines.append(f"Retry-After: {max(1, round(failure.retry_after_s))}")
+        lines.append(f"Retry-After: {max(1, math.ceil(failure.retry_after_s))}")
     if status == HTTPStatus.UNAUTHORIZED:
         lines.append("WWW-Authenticate: Bearer")
     if status == HTTPStatus.UPGRADE_REQUIRED:
@@ -159,7 +160,11 @@ def _check_origin(head: _Head, gate: Gate) -> None:
     origin = head.first("origin")
     if origin is None or origin in gate.settings.allowed_origins:
         return
-    if urlsplit(origin).netloc != head.first("host"):
+    try:
+        host = urlsplit(origin).netloc
+    except ValueError:
+        host = None
+    if host is None or host != head.first("host"):
         raise Forbidden("origin", notice="ORIGIN")
 
 
@@ -167,10 +172,10 @@ def _visit(head: _Head, principal: Principal, subprotocol: str | None, gate: Gat
     if head.query.get("userId", principal.user_id) != principal.user_id:
         raise Forbidden("userId", notice="USER_MISMATCH")
     session_id = head.query.get("sessionId") or f"session-{gate.clock.new_id()}"
-    if len(session_id) > MAX_ID_CHARS or not session_id.isprintable():
+    if not is_id(session_id):
         raise InvalidMessage(field="sessionId", expected="id")
     coalesce = head.query.get("coalesceMs", "0")
-    if not (coalesce.isascii() and coalesce.isdigit() and int(coalesce[:4]) <= MAX_COALESCE_MS):
+    if not (coalesce.isascii() and coalesce.isdigit() and len(coalesce) <= 3 and int(coalesce) <= MAX_COALESCE_MS):
         raise InvalidMessage(field="coalesceMs", expected="count")
     return Visit(
         principal=principal,

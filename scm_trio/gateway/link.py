@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from scm_trio.chat.run import Run
+from scm_trio.chat.answer import Answer
 from scm_trio.errors import Disconnect, RequestFailed
 from scm_trio.gateway.gate import Gate, Visit
 from scm_trio.gateway.wire import Wire, text_frame
@@ -20,13 +20,15 @@ class Viewer:
     Attributes:
         cursor: index of the next delta to send.
         announce: how the next START is to be marked, when one is due: ``resumed``, ``reset`` or neither.
+        over: set when nothing more will be sent, be it because of the END.
     """
 
-    def __init__(self, run: Run, request_id: str | None, cursor: int = 0, **announce: bool) -> None:
+    def __init__(self, run: Answer, request_id: str | None, cursor: int = 0, **announce: bool) -> None:
         self.run = run
         self.request_id = request_id
         self.cursor = cursor
         self.announce: dict[str, bool] | None = announce
+        self.over = trio.Event()
 
     @property
     def is_done(self) -> bool:
@@ -67,6 +69,11 @@ class Link:
     @property
     def user_id(self) -> str:
         return self.principal.user_id
+
+    async def told(self) -> None:
+        """Wait until no answer is being sent any more."""
+        while self.viewers:
+            await next(iter(self.viewers.values())).over.wait()
 
     def disconnect(self, reason: Disconnect | None) -> None:
         """End the connection; the first reason counts, None is the peer's own leaving."""

@@ -23,6 +23,7 @@ class FrameMeter:
 
     def __init__(self, max_message_bytes: int) -> None:
         self.closing = False
+        self._refused = False
         self._max = max_message_bytes
         self._bucket = TokenBucket(FRAME_BURST, FRAMES_PER_SECOND)
         self._header = b""
@@ -33,7 +34,7 @@ class FrameMeter:
         """Account for the bytes of one read; returns how many frames began in them.
 
         Raises:
-            Disconnect: a message passes the limit, or there are too many frames.
+            Disconnect: a message passes the limit, or there are too many frames. ``feed(b"")`` goes on behind that frame.
         """
         frames = 0
         if self._skip:
@@ -42,36 +43,45 @@ class FrameMeter:
             data = data[skipped:]
         data = self._header + data if self._header else data
         at = 0
-        while at < len(data):
-            size = _header_size(data, at)
-            if size is None or at + size > len(data):
-                break
-            frames += 1
-            payload = self._frame(data, at)
-            if not self._bucket.take(now):
-                raise Disconnect(CloseCode.FLOOD, "FLOOD")
-            self._skip = max(0, at + size + payload - len(data))
-            at = min(len(data), at + size + payload)
-        self._header = data[at:]
+        try:
+            while at < len(data):
+                size = _header_size(data, at)
+                if size is None or at + size > len(data):
+                    break
+                frames += 1
+                end = at + size + _payload_size(data, at)
+                first, length, at = data[at], end - at - size, min(end, len(data))
+                self._skip = end - at
+                self._judge(first, length, now)
+        finally:
+            self._header = data[at:]
         return frames
 
-    def _frame(self, data: bytes, at: int) -> int:
-        """Note the frame at ``at``; returns its payload's length."""
-        opcode = data[at] & 0x0F
-        length = data[at + 1] & 0x7F
-        if length == 126:
-            length = int.from_bytes(data[at + 2 : at + 4], "big")
-        elif length == 127:
-            length = int.from_bytes(data[at + 2 : at + 10], "big")
-        if opcode < _CLOSE:
-            self._message_bytes += length
-            if self._message_bytes > self._max:
-                raise Disconnect(CloseCode.TOO_LARGE, "MESSAGE_TOO_LARGE")
-            if data[at] & 0x80:
-                self._message_bytes = 0
-        elif opcode == _CLOSE:
+    def _judge(self, first: int, length: int, now: float) -> None:
+        """Note a frame by its first byte and its payload's length."""
+        opcode = first & 0x0F
+        if opcode == _CLOSE:
             self.closing = True
-        return length
+        elif self._refused:
+            return  # nothing is judged twice; only the peer's Close is still of interest
+        elif opcode < _CLOSE:
+            size = self._message_bytes + length
+            self._message_bytes = 0 if first & 0x80 else size
+            if size > self._max:
+                self._refused = True
+                raise Disconnect(CloseCode.TOO_LARGE, "MESSAGE_TOO_LARGE")
+        if not self._refused and not self._bucket.take(now):
+            self._refused = True
+            raise Disconnect(CloseCode.FLOOD, "FLOOD")
+
+
+def _payload_size(data: bytes, at: int) -> int:
+    length = data[at + 1] & 0x7F
+    if length == 126:
+        return int.from_bytes(data[at + 2 : at + 4], "big")
+    if length == 127:
+        return int.from_bytes(data[at + 2 : at + 10], "big")
+    return length
 
 
 def _header_size(data: bytes, at: int) -> int | None:

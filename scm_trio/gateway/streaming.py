@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import structlog
 import trio
 
-from scm_trio.chat.run import Run
 from scm_trio.errors import Internal
 from scm_trio.gateway.link import Link, Viewer
 from scm_trio.protocol import frames
@@ -16,32 +17,43 @@ log = structlog.get_logger(__name__)
 async def stream_answer(link: Link, viewer: Viewer) -> None:
     """The streaming task. A bug in it costs this one answer, told by an ERROR; the connection lives."""
     run = viewer.run
-    link.viewers[run.plan.info.message_id] = viewer
+    link.viewers[run.key] = viewer
     try:
-        with run.viewer():
-            await _show(link, viewer)
-    except trio.BrokenResourceError:
-        # The wire has told the connection why it ends.
-        return
-    except Exception:
-        log.exception("stream broke", connection_id=link.connection_id, message_id=run.info.message_id)
-        await link.send_error(Internal("stream"), viewer.request_id, started=True, message_id=run.info.message_id)
+        with run.viewer(), suppress(trio.BrokenResourceError):  # the wire has told the connection why it ends
+            try:
+                await _show(link, viewer)
+            except trio.BrokenResourceError:
+                raise
+            except Exception:
+                log.exception("stream broke", connection_id=link.connection_id, message_id=run.info.message_id)
+                await _apologise(link, viewer)
     finally:
-        link.viewers.pop(run.plan.info.message_id, None)
+        link.viewers.pop(run.key, None)
+        viewer.over.set()
 
 
 async def _show(link: Link, viewer: Viewer) -> None:
     run = viewer.run
     await run.opened.wait()
     if run.refusal is not None:
-        await link.send_error(run.refusal, viewer.request_id, session_id=run.plan.session_id)
+        await link.send_error(run.refusal, viewer.request_id, session_id=run.session_id)
         return
-    if run.plan.streaming:
-        await _follow(link, viewer)
-    else:
-        await run.ended.wait()
-    await _tell_failure(link, viewer)
-    await _tell_end(link, viewer)
+    while viewer.announce is not None:  # again where a CHAT_RESUME came while the END was waiting for its turn
+        if run.streaming:
+            await _follow(link, viewer)
+        else:
+            await run.ended.wait()
+            viewer.announce = None
+        await _tell_failure(link, viewer)
+        await _tell_end(link, viewer)
+
+
+async def _apologise(link: Link, viewer: Viewer) -> None:
+    """After a bug of ours: an ERROR, and the END that a started stream always gets."""
+    run = viewer.run
+    await link.send_error(Internal("stream"), viewer.request_id, started=True, message_id=run.info.message_id)
+    if run.refusal is None:
+        await _tell_end(link, viewer)
 
 
 async def _follow(link: Link, viewer: Viewer) -> None:
@@ -51,7 +63,7 @@ async def _follow(link: Link, viewer: Viewer) -> None:
         if viewer.announce is not None:
             announce, viewer.announce = viewer.announce, None
             start = frames.start(run.info, rev=run.rev, **announce)
-            await link.send("CHAT_STREAM_START", start, viewer.request_id, run.plan.session_id)
+            await link.send("CHAT_STREAM_START", start, viewer.request_id, run.session_id)
         await run.log.wait(viewer.cursor)
         if viewer.is_done:
             return
@@ -70,7 +82,7 @@ def _newest(link: Link, viewer: Viewer) -> bytes | None:
     viewer.cursor = chunk.next_index
     link.gate.metrics.relayed(chunk.next_index - chunk.index, trio.current_time() - chunk.appended_at)
     data = frames.data(run.info, chunk, rev=run.rev)
-    return link.frame("CHAT_STREAM_DATA", data, viewer.request_id, run.plan.session_id)
+    return link.frame("CHAT_STREAM_DATA", data, viewer.request_id, run.session_id)
 
 
 async def _tell_failure(link: Link, viewer: Viewer) -> None:
@@ -81,18 +93,18 @@ async def _tell_failure(link: Link, viewer: Viewer) -> None:
             viewer.request_id,
             started=bool(run.log.next_index),
             message_id=run.info.message_id,
-            session_id=run.plan.session_id,
+            session_id=run.session_id,
         )
 
 
 async def _tell_end(link: Link, viewer: Viewer) -> None:
-    run: Run = viewer.run
+    run = viewer.run
     await run.ended.wait()
     if run.ending is None:
         raise AssertionError("a run has ended without an ending")
-    if run.plan.streaming:
+    if run.streaming:
         end = frames.end(run.info, run.ending, rev=run.rev, length=run.log.length, sha256=run.log.sha256)
-        await link.send("CHAT_STREAM_END", end, viewer.request_id, run.plan.session_id)
+        await link.send("CHAT_STREAM_END", end, viewer.request_id, run.session_id)
     else:
         response = frames.response(run.info, run.log.content, run.ending)
-        await link.send("CHAT_RESPONSE", response, viewer.request_id, run.plan.session_id)
+        await link.send("CHAT_RESPONSE", response, viewer.request_id, run.session_id)

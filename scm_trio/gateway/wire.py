@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -18,6 +19,9 @@ from scm_trio.errors import CloseCode, Disconnect
 from scm_trio.gateway.meter import FrameMeter
 
 RECEIVE_BYTES = 65_536
+_CLOSE = b"\x88"
+_VIOLATIONS = (1002, CloseCode.NOT_UTF8)
+_LAST_WORD_S = 1.0
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -41,11 +45,13 @@ class Wire(trio.abc.Stream):
     Attributes:
         on_frame: called when the peer has sent at least one frame.
         on_end: called at most once, with the reason why this wire cannot go on.
+        verdict: the close code with which trio-websocket has judged the peer, None as long as it has not.
     """
 
     def __init__(self, stream: trio.abc.Stream, head: bytes, meter: FrameMeter, write_timeout_s: float) -> None:
         self.on_frame: Callable[[], None] = _nothing
         self.on_end: Callable[[Disconnect | None], None] = _ignore
+        self.verdict: Callable[[], int | None] = _nothing
         self._stream = stream
         self._head = head
         self._meter = meter
@@ -55,6 +61,7 @@ class Wire(trio.abc.Stream):
         self._pending = b""
         self._wake = trio.Event()
         self._broken = False
+        self._closing = False
 
     # ---- inbound
 
@@ -67,32 +74,37 @@ class Wire(trio.abc.Stream):
             frames = self._meter.feed(data, trio.current_time())
         except Disconnect as exc:
             self.on_end(exc)
-            return await self._await_close()
+            await self._await_close()
+            return b""
         if frames:
             self.on_frame()
         return data
 
-    async def _await_close(self) -> bytes:
+    async def _await_close(self) -> None:
         """Throw away what a refused peer still sends, until it has closed.
 
         Closing the socket over unread bytes would make the kernel reset the connection, and the peer would never read
         why. The closing deadline of the connection bounds this.
         """
-        while not self._meter.closing:
-            data = await self._stream.receive_some(RECEIVE_BYTES)
+        data = b""  # what stands behind the refused frame comes first
+        while True:
+            self._meter.feed(data, trio.current_time())
+            if self._meter.closing:
+                return
+            data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
             if not data:
-                break
-            try:
-                self._meter.feed(bytes(data), trio.current_time())
-            except Disconnect:
-                continue
-        return b""
+                return
 
     # ---- outbound
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """For trio-websocket: the handshake's answer, pongs and closes take their turn like every frame."""
-        await self.send(lambda: bytes(data))
+        await self.send(lambda: self._last(bytes(data)))
+
+    def _last(self, data: bytes) -> bytes:
+        # Nothing may follow a Close (RFC 6455, section 5.5.1).
+        self._closing = data[:1] == _CLOSE
+        return data
 
     async def send(self, make: Callable[[], bytes | None]) -> None:
         """Send one whole frame, or nothing at all.
@@ -110,7 +122,7 @@ class Wire(trio.abc.Stream):
         # From here to the hand-over nothing awaits, so no cancellation can tear the frame.
         rest = b""
         try:
-            if self._broken:
+            if self._broken or self._closing:
                 raise trio.BrokenResourceError("the connection is over")
             rest = self._write_now(make() or b"")
         finally:
@@ -162,9 +174,18 @@ class Wire(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        self._broken = True
-        self._fd = None
-        await trio.aclose_forcefully(self._stream)
+        """Close at once; a peer that broke the protocol is told so first, which trio-websocket leaves out."""
+        code = self.verdict()
+        try:
+            if code in _VIOLATIONS and not (self._broken or self._closing):
+                with trio.move_on_after(_LAST_WORD_S), suppress(trio.BrokenResourceError):
+                    await self.send(lambda: self._last(_CLOSE + b"\x02" + code.to_bytes(2, "big")))
+                    async with self._turn:  # it has left
+                        pass
+        finally:
+            self._broken = True
+            self._fd = None
+            await trio.aclose_forcefully(self._stream)
 
 
 def _nothing() -> None:

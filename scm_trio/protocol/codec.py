@@ -24,6 +24,7 @@ from scm_trio.protocol import messages
 MAX_ID_CHARS = 128
 NOT_IN_IDS = r"[\u0000-\u001f\u007f-\u009f\u2028\u2029]"
 """Control characters and line breaks, as a regular expression that Python and JavaScript read alike."""
+LAST_TIME_S = 253_402_300_799.0
 MAX_COUNT = 2**53 - 1
 """The largest integer that JavaScript holds exactly."""
 
@@ -63,8 +64,8 @@ def camel(name: str) -> str:
 
 
 def timestamp(epoch_s: float) -> str:
-    """ISO-8601 in UTC with milliseconds and ``Z``."""
-    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    """ISO-8601 in UTC with milliseconds and ``Z``; times after the year 9999 are told as its end."""
+    return datetime.fromtimestamp(min(epoch_s, LAST_TIME_S), UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 # ---- strict primitives

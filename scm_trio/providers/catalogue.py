@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from scm_trio import config
 from scm_trio.errors import ConfigError
 from scm_trio.model import Finish, FinishReason, Prompt
+from scm_trio.providers.anthropic import anthropic_provider
+from scm_trio.providers.azure import azure_provider
 from scm_trio.providers.base import Provider
 from scm_trio.providers.local import local_available, local_provider
 from scm_trio.providers.openai import openai_provider
@@ -49,6 +51,8 @@ def _marked(words: list[str]) -> list[tuple[bool, str]]:
 
 _KINDS: Mapping[str, Callable[[str, config.Provider, float], Provider]] = {
     "openai": lambda name, settings, connect_s: openai_provider(name, settings, connect_timeout_s=connect_s),
+    "azure": lambda name, settings, connect_s: azure_provider(name, settings, connect_timeout_s=connect_s),
+    "anthropic": lambda name, settings, connect_s: anthropic_provider(name, settings, connect_timeout_s=connect_s),
     "local": lambda name, settings, connect_s: local_provider(name, settings, connect_timeout_s=connect_s),
     "scripted": _echo,
 }

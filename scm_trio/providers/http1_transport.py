@@ -16,6 +16,10 @@ READ_BYTES = 65_536
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
+STALE_S = 1.0
+"""A connection that died while it was idle fails at once; within this time a request on it is sent again."""
+
+
 class Http1Transport(httpx.AsyncBaseTransport):
     """Sends requests over pooled HTTP/1.1 connections.
 
@@ -40,10 +44,12 @@ class Http1Transport(httpx.AsyncBaseTransport):
         origin = _origin(request.url)
         if (stream := await self._idle.take(origin)) is not None:
             exchange = _Exchange(stream, origin, self._idle)
+            began = trio.current_time()
             try:
                 return await exchange.perform(message)
             except (httpx.NetworkError, httpx.RemoteProtocolError):
-                if exchange.answered:
+                # Later than this the server had taken the request and may have worked on it: asking again may bill twice.
+                if exchange.answered or trio.current_time() - began > STALE_S:
                     raise
         return await _Exchange(await self._dial(origin, request), origin, self._idle).perform(message)
 

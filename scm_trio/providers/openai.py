@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from attrs import field, frozen
 
 from scm_trio import config
-from scm_trio.errors import ProviderRejected, RequestFailed, ResponseTooLarge
+from scm_trio.errors import ModelUnknown
 from scm_trio.model import Prompt
-from scm_trio.providers import base
+from scm_trio.providers.http_provider import HttpProvider
 from scm_trio.providers.openai_errors import Classifier, Codes
 from scm_trio.providers.openai_reader import OpenAiReader
 from scm_trio.providers.presets import find_preset
-from scm_trio.providers.sse import MAX_EVENT_BYTES, EventTooLarge, SseDecoder
-from scm_trio.providers.upstream import Upstream, UpstreamResponse
-
-Authorize = Callable[[], Mapping[str, str]]
-"""Returns the headers that the next request identifies itself with."""
+from scm_trio.providers.upstream import Upstream
 
 
 @frozen
@@ -28,23 +24,40 @@ class Dialect:
     """What a request looks like at one server.
 
     Attributes:
-        path: appended to the base URL.
+        path: appended to the base URL; ``{model}`` in it stands for the model, quoted.
+        model: what is asked for whatever the prompt says.
         token_limit_field: what the limit of the answer's length is called there.
         include_usage: whether to ask for usage in a stream.
         whole_body_extras: fields of a request that is not streamed.
         codes: the vendor's own meanings of error codes.
+        headers: of every request besides those that identify it.
     """
 
     path: str = "/chat/completions"
+    model: str | None = None
     token_limit_field: str = "max_tokens"  # noqa: S105 - tokens of text
     include_usage: bool = True
     whole_body_extras: Mapping[str, Any] = field(factory=dict)
     codes: Codes = field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict)
+
+    def path_for(self, prompt: Prompt) -> str:
+        """Return what is appended to the base URL.
+
+        Raises:
+            ModelUnknown: the path has the model in it, and this one would be a step to another path.
+        """
+        if "{model}" not in self.path:
+            return self.path
+        model = self.model or prompt.model
+        if model in {"", ".", ".."}:
+            raise ModelUnknown("no name for a URL", field="data.model", model=model)
+        return self.path.replace("{model}", quote(model, safe=""))
 
     def body(self, prompt: Prompt) -> bytes:
         """Return the request's JSON; what the prompt leaves open is left out."""
         body: dict[str, Any] = {
-            "model": prompt.model,
+            "model": self.model or prompt.model,
             "messages": [{"role": turn.role, "content": turn.content} for turn in prompt.turns],
             "stream": prompt.stream,
         }
@@ -58,107 +71,13 @@ class Dialect:
             body[self.token_limit_field] = prompt.max_tokens
         return orjson.dumps(body)
 
+    def reader(self, provider: str, prompt: Prompt, secrets: tuple[str, ...]) -> OpenAiReader:
+        """Return what reads the answer to ``prompt``."""
+        return OpenAiReader(Classifier(provider, self.codes, secrets, prompt.model))
 
-class OpenAi:
+
+class OpenAi(HttpProvider):
     """A provider over HTTP that speaks OpenAI's chat format."""
-
-    def __init__(
-        self,
-        upstream: Upstream,
-        dialect: Dialect,
-        authorize: Authorize,
-        *,
-        models: tuple[str, ...] = (),
-        context_tokens: int | None = None,
-    ) -> None:
-        self.name = upstream.name
-        self.models = models
-        self.context_tokens = context_tokens
-        self._upstream = upstream
-        self._dialect = dialect
-        self._authorize = authorize
-
-    @asynccontextmanager
-    async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[base.Batch]]:
-        """Ask; see ``base.Provider``."""
-        headers = self._authorize()
-        secrets = tuple(value.removeprefix("Bearer ") for value in headers.values())
-        classifier = Classifier(self.name, self._dialect.codes, secrets)
-        async with self._upstream.post_stream(self._dialect.path, self._dialect.body(prompt), headers) as response:
-            reader = OpenAiReader(classifier)
-            if not 200 <= response.status < 300:
-                raise classifier.refused(response.status, response.headers, await response.read_error())
-            if response.media_type in {"text/html", "application/xhtml+xml"}:
-                # A wrong address, or a portal in between: trying again would bring the same page.
-                raise ProviderRejected(f"{self.name}: a web page instead of an answer")
-            # A server may answer a request for a stream in one body; one that wants to stream says so.
-            if response.media_type == "application/json" or not (prompt.stream or _is_event_stream(response)):
-                yield _Whole(response, reader)
-            else:
-                yield _Streamed(response, reader)
-
-    async def aclose(self) -> None:
-        """Close idle connections."""
-        await self._upstream.aclose()
-
-
-class _Whole:
-    """An answer in one JSON body: one batch."""
-
-    def __init__(self, response: UpstreamResponse, reader: OpenAiReader) -> None:
-        self._response = response
-        self._reader = reader
-
-    def __aiter__(self) -> _Whole:
-        return self
-
-    async def __anext__(self) -> base.Batch:
-        if not self._reader.ended and (batch := self._reader.whole(await self._response.read())):
-            return batch
-        if self._reader.failure is not None:
-            raise self._reader.failure
-        raise StopAsyncIteration
-
-
-class _Streamed:
-    """An answer as a stream of events: a batch per network read that brought something."""
-
-    def __init__(self, response: UpstreamResponse, reader: OpenAiReader) -> None:
-        self._response = response
-        self._reader = reader
-        self._decoder = SseDecoder()
-
-    def __aiter__(self) -> _Streamed:
-        return self
-
-    async def __anext__(self) -> base.Batch:
-        while not self._reader.ended:
-            if batch := await self._read():
-                return batch
-        if self._reader.failure is not None:
-            raise self._reader.failure
-        await self._response.drain()
-        raise StopAsyncIteration
-
-    async def _read(self) -> base.Batch:
-        try:
-            chunk = await anext(self._response, None)
-        except RequestFailed as exc:
-            # An answer that had its finish reason is whole, even if the connection broke before the end mark.
-            batch = self._reader.close()
-            if self._reader.failure is not None:
-                self._reader.failure = exc
-            return batch
-        if chunk is None:
-            return [*self._reader.feed(self._decoder.close()), *self._reader.close()]
-        try:
-            return self._reader.feed(self._decoder.feed(chunk))
-        except EventTooLarge as exc:
-            raise ResponseTooLarge(f"one event of more than {MAX_EVENT_BYTES} bytes") from exc
-
-
-def _is_event_stream(response: UpstreamResponse) -> bool:
-    return response.media_type == "text/event-stream"
 
 
 def openai_provider(name: str, settings: config.Provider, *, connect_timeout_s: float) -> OpenAi:

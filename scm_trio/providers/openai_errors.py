@@ -27,7 +27,7 @@ from scm_trio.errors import (
     RequestFailed,
 )
 from scm_trio.providers import tolerant_json
-from scm_trio.providers.refusals import redacted, retry_after_s
+from scm_trio.providers.refusals import MAX_WAIT_S, redacted, retry_after_s
 
 Codes = Mapping[str, type[RequestFailed]]
 """Failures by what stands in an error's ``code`` or ``type``."""
@@ -83,7 +83,7 @@ _STATUSES: Mapping[int, type[RequestFailed]] = {
     501: ProviderRejected,
 }
 _TOO_LONG = re.compile(
-    r"context (?:size|length|window)|(?:prompt|input) (?:is )?too long|reduce the length", re.IGNORECASE
+    r"context (?:size|length|window|limit)|(?:prompt|input) (?:is )?too long|reduce the length", re.IGNORECASE
 )
 _NOT_ABOUT_LENGTH = frozenset({401, 403, 429})
 _NO_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
@@ -107,11 +107,13 @@ class Classifier:
         name: the provider's name, for details.
         codes: the vendor's own meanings of codes; they come first.
         secrets: what must not be seen in a detail.
+        model: what was asked for, as the one who asked calls it.
     """
 
     name: str
     codes: Codes = field(factory=dict)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    model: str | None = None
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> RequestFailed:
         """Return the failure for an HTTP answer that is not a success."""
@@ -119,7 +121,7 @@ class Classifier:
         kind = _overruled(headers.get("x-should-retry"), self._kind(error, status))
         wait_s = retry_after_s(headers)
         if wait_s is None and (match := _WAIT.search(error.message)):
-            wait_s = float(match[1])
+            wait_s = min(float(match[1]), MAX_WAIT_S)
         return self._failure(kind, error, f"status {status}", wait_s)
 
     def failed(self, error: VendorError) -> RequestFailed:
@@ -137,6 +139,8 @@ class Classifier:
         detail = redacted(f"{self.name}: {words}", self.secrets)
         if kind is Billing:
             return ProviderAuth(detail, field="quota", retry_after_s=wait_s)
+        if kind is ModelUnknown:
+            return ModelUnknown(detail, retry_after_s=wait_s, model=self.model)
         return kind(detail, retry_after_s=wait_s)
 
     def _kind(self, error: VendorError, status: int | None) -> type[RequestFailed]:
@@ -182,8 +186,16 @@ def _vendor_error(error: Any) -> VendorError:
     if not isinstance(error, dict):
         return VendorError(str(error))
     # Azure's gateway says statusCode and has neither code nor type.
-    code = error.get("code") or error.get("statusCode") or ""
+    code = error.get("code") or error.get("statusCode") or _inner_code(error) or ""
     return VendorError(str(error.get("message") or ""), str(code), str(error.get("type") or ""))
+
+
+def _inner_code(error: dict[str, Any]) -> object:
+    """What Anthropic tells in the details, and Azure in an inner error."""
+    for holder, name in ((error.get("details"), "error_code"), (error.get("innererror"), "code")):
+        if isinstance(holder, dict):
+            return holder.get(name)
+    return None
 
 
 def _error_in_body(body: bytes) -> VendorError:

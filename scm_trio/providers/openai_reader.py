@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
-from attrs import define, field
-
-from scm_trio.errors import RequestFailed
-from scm_trio.model import Delta, DeltaKind, Finish, FinishReason, ProviderEvent, ToolCall, Usage
+from scm_trio.model import DeltaKind, FinishReason, ProviderEvent, Usage
 from scm_trio.providers import tolerant_json
+from scm_trio.providers.answer_reader import AnswerReader, count
 from scm_trio.providers.openai_errors import Classifier, VendorError, error_field, error_in
 from scm_trio.providers.sse import SseEvent
 
@@ -30,25 +27,14 @@ _REASONS = {
 _BROKEN = frozenset({"error", "insufficient_system_resource", "network_error"})
 
 
-class OpenAiReader:
-    """Turns one answer, streamed or whole, into events; tolerant of everything that servers leave out or add.
+class OpenAiReader(AnswerReader):
+    """Reads an answer, tolerant of everything that servers leave out or add.
 
-    Text comes at once. Tool calls, usage and the finish are held back until the answer's end mark, because usage may
-    follow the finish reason.
-
-    Attributes:
-        ended: whether the answer is over; nothing comes after that.
-        failure: why it failed. It is to be raised when the events that came with it have been passed on.
+    The finish waits for the end mark, because usage may follow the finish reason.
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        self.ended = False
-        self.failure: RequestFailed | None = None
-        self._classifier = classifier
-        self._raw_reason: str | None = None
-        self._usage: Usage | None = None
-        self._calls = _ToolCalls()
-        self._said_something = False
+        super().__init__(classifier)
         self._refused = False
 
     def feed(self, events: Iterable[SseEvent]) -> list[ProviderEvent]:
@@ -58,7 +44,7 @@ class OpenAiReader:
             if self.ended:
                 break
             if event.error:
-                self._fail(self._classifier.failed(error_field(event.error)), out)
+                self._fail(self.classifier.failed(error_field(event.error)), out)
             elif event.data.startswith(_DONE):
                 self._end(out, marked=True)
             else:
@@ -83,14 +69,14 @@ class OpenAiReader:
         try:
             chunk = tolerant_json.loads(data)
         except ValueError:
-            self._fail(self._classifier.unavailable("a part of the answer is no JSON"), out)
+            self._fail(self.classifier.unavailable("a part of the answer is no JSON"), out)
             return
         if not isinstance(chunk, dict):
             return
         choices = chunk.get("choices")
         # What has choices and no error is no error in any of its shapes: nearly every chunk.
         if (not choices or "error" in chunk) and (error := error_in(chunk)) is not None:
-            self._fail(self._classifier.failed(error), out)
+            self._fail(self.classifier.failed(error), out)
             return
         usage = chunk.get("usage")
         # The first choice is the only one: more are never asked for.
@@ -106,24 +92,16 @@ class OpenAiReader:
     def _read_delta(self, delta: dict[str, Any], out: list[ProviderEvent]) -> None:
         # Some servers send both, with the same text.
         if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
-            self._say(reasoning, DeltaKind.REASONING, out)
+            self._say(_text(reasoning), DeltaKind.REASONING, out)
         if content := delta.get("content"):
-            self._say(content, DeltaKind.TEXT, out)
+            self._say(_text(content), DeltaKind.TEXT, out)
         if refusal := delta.get("refusal"):
             self._refused = True
-            self._say(refusal, DeltaKind.REFUSAL, out)
+            self._say(_text(refusal), DeltaKind.REFUSAL, out)
         if calls := delta.get("tool_calls"):
             self._calls.add(calls)
         elif call := delta.get("function_call"):
             self._calls.add([{"function": call}])
-
-    def _say(self, content: Any, kind: DeltaKind, out: list[ProviderEvent]) -> None:
-        text = content if isinstance(content, str) else _text_of_parts(content)
-        if "\0" in text:  # which databases and browsers do not take
-            text = text.replace("\0", "")
-        if text:
-            self._said_something = True
-            out.append(Delta(text, kind))
 
     def _end(self, out: list[ProviderEvent], *, marked: bool) -> None:
         """End the answer by its mark or, not ``marked``, because nothing more can come."""
@@ -131,80 +109,20 @@ class OpenAiReader:
             return
         raw = self._raw_reason
         if raw in _BROKEN:
-            self._fail(self._classifier.failed(VendorError(code=raw)), out)
+            self._fail(self.classifier.failed(VendorError(code=raw)), out)
         elif raw is None and not marked:
-            self._fail(self._classifier.unavailable("truncated: the answer broke off"), out)
+            self._fail(self.classifier.unavailable("truncated: the answer broke off"), out)
         elif raw is None and not self._said_something and not self._calls.slots:
-            self._fail(self._classifier.unavailable("empty: the answer says nothing"), out)
+            self._fail(self.classifier.unavailable("empty: the answer says nothing"), out)
         else:
-            calls = self._calls.whole()
-            out += calls
-            self._tell_usage(out)
-            out.append(Finish(self._reason(called=bool(calls)), raw))
-            self.ended = True
-
-    def _fail(self, failure: RequestFailed, out: list[ProviderEvent]) -> None:
-        self._tell_usage(out)  # what failed may still be billed
-        self.failure = failure
-        self.ended = True
-
-    def _tell_usage(self, out: list[ProviderEvent]) -> None:
-        if self._usage is not None:
-            out.append(self._usage)
-
-    def _reason(self, *, called: bool) -> FinishReason:
-        reason = _REASONS.get(self._raw_reason or "stop", FinishReason.COMPLETED)
-        if reason is FinishReason.COMPLETED and self._refused:
-            return FinishReason.CONTENT_FILTER
-        if reason is FinishReason.COMPLETED and called:
-            return FinishReason.TOOL_CALLS
-        return reason
+            reason = _REASONS.get(raw or "stop", FinishReason.COMPLETED)
+            if reason is FinishReason.COMPLETED and self._refused:
+                reason = FinishReason.CONTENT_FILTER
+            self._finish(reason, out)
 
 
-@define
-class _Slot:
-    call_id: str = ""
-    name: str = ""
-    arguments: list[str] = field(factory=list)
-
-
-class _ToolCalls:
-    """Puts tool calls together from fragments, which name their call by its index; id and name come only once."""
-
-    def __init__(self) -> None:
-        self.slots: list[_Slot] = []
-        self._by_index: dict[object, _Slot] = {}
-
-    def add(self, fragments: Any) -> None:
-        if isinstance(fragments, dict):  # Spark: a single one without a list
-            fragments = [fragments]
-        if not isinstance(fragments, list):
-            return
-        for position, fragment in enumerate(fragments):
-            if isinstance(fragment, dict):
-                self._add(fragment, position)
-
-    def whole(self) -> list[ToolCall]:
-        return [
-            ToolCall(slot.call_id or f"call_{position}", slot.name, "".join(slot.arguments).replace("\0", ""))
-            for position, slot in enumerate(self.slots)
-        ]
-
-    def _add(self, fragment: dict[str, Any], position: int) -> None:
-        index = fragment.get("index")
-        key = index if isinstance(index, int) else position
-        call_id = str(fragment.get("id") or "")
-        slot = self._by_index.get(key)
-        # A new id is a new call, also where every call has the index 0 or none has one.
-        if slot is None or (call_id and slot.call_id and call_id != slot.call_id):
-            slot = self._by_index[key] = _Slot()
-            self.slots.append(slot)
-        slot.call_id = slot.call_id or call_id
-        function = fragment.get("function")
-        if isinstance(function, dict):
-            slot.name = slot.name or str(function.get("name") or "")
-            if arguments := function.get("arguments"):
-                slot.arguments.append(arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode())
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else _text_of_parts(content)
 
 
 def _text_of_parts(content: Any) -> str:
@@ -219,16 +137,11 @@ def _usage(usage: Any) -> Usage | None:
         return None
     details = usage.get("completion_tokens_details")
     return Usage(
-        prompt_tokens=_count(usage, "prompt_tokens"),
-        completion_tokens=_count(usage, "completion_tokens"),
-        reasoning_tokens=_count(details, "reasoning_tokens"),
+        prompt_tokens=count(usage, "prompt_tokens"),
+        completion_tokens=count(usage, "completion_tokens"),
+        reasoning_tokens=count(details, "reasoning_tokens"),
         # OpenAI, DeepSeek, Moonshot
-        cached_tokens=_count(usage.get("prompt_tokens_details"), "cached_tokens")
-        or _count(usage, "prompt_cache_hit_tokens")
-        or _count(usage, "cached_tokens"),
+        cached_tokens=count(usage.get("prompt_tokens_details"), "cached_tokens")
+        or count(usage, "prompt_cache_hit_tokens")
+        or count(usage, "cached_tokens"),
     )
-
-
-def _count(counts: Any, name: str) -> int:
-    count = counts.get(name) if isinstance(counts, dict) else None
-    return count if isinstance(count, int) and count > 0 else 0

@@ -13,6 +13,10 @@ MAX_DETAIL_CHARS = 500
 _LIKE_A_KEY = re.compile(r"""\bsk-[^\s"',]+|\bbearer\s+\S+""", re.IGNORECASE)
 
 
+MAX_WAIT_S = 86_400.0
+"""Nobody waits longer than a day, whatever a server asks for."""
+
+
 def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
     """Return the seconds to wait that the server asks for: ``retry-after-ms``, else ``retry-after``, else None.
 
@@ -22,16 +26,16 @@ def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.ti
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return milliseconds / 1000
+        return min(milliseconds / 1000, MAX_WAIT_S)
     value = headers.get("retry-after")
     seconds = _number(value)
     if seconds is not None:
-        return seconds
+        return min(seconds, MAX_WAIT_S)
     then = _date(value)
     if then is None:
         return None
     # The server's clock, if it tells: ours may be off.
-    return max(0.0, then - (_date(headers.get("date")) or now()))
+    return min(max(0.0, then - (_date(headers.get("date")) or now())), MAX_WAIT_S)
 
 
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:

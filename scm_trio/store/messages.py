@@ -33,6 +33,12 @@ def find_session(conn: Connection, owner_id: str, session_id: str) -> Session | 
     return None if row is None else Session(**row)
 
 
+def find_session_by_global_id(conn: Connection, global_id: str) -> Session | None:
+    """Return the session, or None."""
+    row = conn.execute(select(sessions).where(sessions.c.global_id == global_id)).mappings().one_or_none()
+    return None if row is None else Session(**row)
+
+
 def find_message(conn: Connection, message_id: str) -> Message | None:
     """Return the message, or None."""
     row = conn.execute(_MESSAGE, {"id": message_id}).mappings().one_or_none()

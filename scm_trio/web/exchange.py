@@ -52,7 +52,9 @@ class Exchange:
     async def run(self) -> bool:
         """Answer the request; False when the connection cannot carry another one."""
         scope = self._scope()
-        if self._declared_bytes() > self.info.body_limit_bytes:
+        if self._has_two_lengths():
+            self._refusal = _Refusal(400)
+        elif self._declared_bytes() > self.info.body_limit_bytes:
             self._refuse_large()
         else:
             await self._call_app(scope)
@@ -96,6 +98,10 @@ class Exchange:
             "client": self.info.client,
             "server": self.info.server,
         }
+
+    def _has_two_lengths(self) -> bool:
+        """Whoever stands in front of us may have believed the other one (RFC 9112, section 6.1)."""
+        return {b"content-length", b"transfer-encoding"} <= {bytes(name) for name, _ in self.request.headers}
 
     def _declared_bytes(self) -> int:
         return max((int(value) for name, value in self.request.headers if name == b"content-length"), default=0)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from pathlib import Path
 
 import orjson
 import pytest
@@ -12,27 +10,13 @@ from scm_trio.model import Delta, DeltaKind, Finish, FinishReason, ProviderEvent
 from scm_trio.providers.openai_errors import Classifier
 from scm_trio.providers.openai_reader import OpenAiReader
 from scm_trio.providers.presets import PRESETS
-from scm_trio.providers.sse import SseDecoder, SseEvent
+from scm_trio.providers.sse import SseEvent
 
-SAMPLES = Path(__file__).parent / "samples"
-EXPECTED = {
-    name: expected
-    for name, expected in json.loads((SAMPLES / "expected.json").read_text()).items()
-    if expected["protocol"].startswith("openai_chat")
-}
+from .expected import SAMPLES, check, cut, expected_of, read_stream
+
+EXPECTED = expected_of("openai_chat")
 STREAMS = [name for name in EXPECTED if name.endswith(".sse")]
 BODIES = [name for name in EXPECTED if name.endswith(".json")]
-REASONS = {
-    "stop": FinishReason.COMPLETED,
-    "length": FinishReason.LENGTH,
-    "content_filter": FinishReason.CONTENT_FILTER,
-    "tool_calls": FinishReason.TOOL_CALLS,
-}
-FAILURES = {
-    "server_error": errors.ProviderUnavailable,
-    "rate_limited": errors.ProviderRateLimited,
-    "truncated": errors.ProviderUnavailable,
-}
 SPARK_CODES = {"11202": errors.ProviderRateLimited}
 
 
@@ -42,53 +26,12 @@ def reader_for(name: str = "") -> OpenAiReader:
     return OpenAiReader(Classifier("acme", codes))
 
 
-def read_stream(reads: Iterable[bytes], reader: OpenAiReader) -> list[ProviderEvent]:
-    decoder = SseDecoder()
-    events = [event for data in reads for event in reader.feed(decoder.feed(data))]
-    return [*events, *reader.feed(decoder.close()), *reader.close()]
-
-
-def check(events: list[ProviderEvent], failure: errors.RequestFailed | None, expected: dict) -> None:
-    def said(kind: DeltaKind) -> str:
-        return "".join(event.text for event in events if isinstance(event, Delta) and event.kind is kind)
-
-    assert said(DeltaKind.TEXT) == expected.get("text", "")
-    assert said(DeltaKind.REASONING) == expected.get("reasoning", "")
-    assert said(DeltaKind.REFUSAL) == expected.get("refusal", "")
-    calls = [(event.call_id, event.name, event.arguments) for event in events if isinstance(event, ToolCall)]
-    assert calls == [(call["id"], call["name"], call["arguments"]) for call in expected.get("tool_calls", [])]
-    usages = [event for event in events if isinstance(event, Usage)]
-    assert [usage_words(usage, expected["usage"]) for usage in usages] == (
-        [expected["usage"]] if expected.get("usage") else []
-    )
-    if expected["finish_reason"] == "error":
-        assert type(failure) is FAILURES[expected["error"]["kind"]]
-        assert failure.retryable is expected["error"]["retryable"]
-        assert not [event for event in events if isinstance(event, Finish)]
-    else:
-        assert failure is None
-        raw = expected.get("raw_finish_reason", events[-1].raw)
-        assert events[-1] == Finish(REASONS[expected["finish_reason"]], raw)
-        assert sum(isinstance(event, Finish) for event in events) == 1
-
-
-def usage_words(usage: Usage, like: dict) -> dict:
-    words = {
-        "input_tokens": usage.prompt_tokens,
-        "output_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-        "cached_input_tokens": usage.cached_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-    }
-    return {name: count for name, count in words.items() if name in like or count}
-
-
 @pytest.mark.parametrize("size", [1_000_000, 7, 1])
 @pytest.mark.parametrize("name", STREAMS)
 def test_every_sample_stream_is_read_as_expected_wherever_it_is_cut(name, size):
     stream = (SAMPLES / name).read_bytes()
     reader = reader_for(name)
-    events = read_stream((stream[i : i + size] for i in range(0, len(stream), size)), reader)
+    events = read_stream(cut(stream, size), reader)
     check(events, reader.failure, EXPECTED[name])
 
 

@@ -1,0 +1,80 @@
+"""An answer as its viewers see it: a log to follow, and how it ended. Being generated (``run.py``) or read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+from attrs import field, frozen
+
+from scm_trio.chat.log import AnswerLog
+from scm_trio.errors import RequestFailed
+from scm_trio.model import AnswerInfo, Delta, DeltaKind, Ending
+
+
+@frozen
+class StoredAnswer:
+    """The answer that a request got earlier."""
+
+    info: AnswerInfo
+    session_id: str
+    """As the asker calls it."""
+    streaming: bool
+    content: str = field(repr=False)
+    reasoning: str = field(repr=False)
+    ending: Ending
+    rev: int
+
+
+class Answer:
+    """See the module.
+
+    Attributes:
+        key: names this object for as long as it lives; ``info`` may turn out to be that of an earlier answer.
+        opened: set when START may go out, or when the request was refused (``refusal``).
+        ended: set when the log is sealed and ``ending`` is known. Not set for a refused request.
+        failure: what went wrong, where something did; told right before END.
+    """
+
+    def __init__(self, info: AnswerInfo, session_id: str, *, streaming: bool, max_bytes: int) -> None:
+        self.key = info.message_id
+        self.info = info
+        self.session_id = session_id
+        self.streaming = streaming
+        self.rev = 0
+        self.log = AnswerLog(max_bytes)
+        self.opened = trio.Event()
+        self.ended = trio.Event()
+        self.refusal: RequestFailed | None = None
+        self.failure: RequestFailed | None = None
+        self.ending: Ending | None = None
+        self.ended_at: float | None = None
+
+    @contextmanager
+    def viewer(self) -> Iterator[None]:
+        """Be one of those who watch."""
+        yield
+
+    def restore(self, stored: StoredAnswer) -> None:
+        """Become the answer that was given earlier."""
+        self.info, self.rev, self.ending = stored.info, stored.rev, stored.ending
+        now = trio.current_time()
+        for text, kind in ((stored.reasoning, DeltaKind.REASONING), (stored.content, DeltaKind.TEXT)):
+            self.log.append([Delta(text, kind)], now)
+        self.seal()
+
+    def seal(self) -> None:
+        """Nothing more will come; ``ending`` has been set."""
+        self.ended_at = trio.current_time()
+        self.log.seal()
+        self.ended.set()
+
+
+def read_back(stored: StoredAnswer) -> Answer:
+    """An answer from the store, ready to be followed."""
+    room = len(stored.content.encode()) + len(stored.reasoning.encode())
+    answer = Answer(stored.info, stored.session_id, streaming=stored.streaming, max_bytes=room)
+    answer.restore(stored)
+    answer.opened.set()
+    return answer

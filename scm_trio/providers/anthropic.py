@@ -1,0 +1,125 @@
+"""Anthropic's Messages API, and servers that speak like it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from attrs import frozen
+
+from scm_trio import config
+from scm_trio.errors import ConfigError
+from scm_trio.model import Prompt, Turn
+from scm_trio.providers.anthropic_errors import AnthropicClassifier
+from scm_trio.providers.anthropic_reader import AnthropicReader
+from scm_trio.providers.http_provider import HttpProvider
+from scm_trio.providers.upstream import Upstream
+
+BASE_URL = "https://api.anthropic.com"
+DEFAULT_API_VERSION = "2023-06-01"
+"""The one that proxies and similar servers know too."""
+DEFAULT_MAX_TOKENS = 8192
+"""For prompts without a limit of their own, since the API demands one; every current model allows it."""
+LONGEST_WHOLE_TOKENS = 21_333
+"""An answer that may be longer is streamed in any case: as one body it could take more than ten minutes."""
+
+_WITHOUT_SAMPLING = "2026-10-21"
+"""From this api-version on ``temperature`` is no field any more."""
+_ANSWER_SHARE = 4
+"""One part in this many of a known context is what history is trimmed for."""
+_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
+_GAP = "\n\n"
+
+
+@frozen
+class Messages:
+    """What a request looks like.
+
+    Attributes:
+        api_version: a date, ``2023-06-01`` or ``2026-10-21``.
+        context_tokens: the model's, if known: keeps the default limit of an answer below it.
+    """
+
+    api_version: str = DEFAULT_API_VERSION
+    context_tokens: int | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of every request besides the key."""
+        return {"anthropic-version": self.api_version}
+
+    def path_for(self, _: Prompt) -> str:
+        """Return what is appended to the base URL."""
+        return "/v1/messages"
+
+    def body(self, prompt: Prompt) -> bytes:
+        """Return the request's JSON."""
+        max_tokens = prompt.max_tokens or self._default_max_tokens()
+        body: dict[str, Any] = {
+            "model": prompt.model,
+            "max_tokens": max_tokens,
+            "messages": _messages(prompt.turns),
+            "stream": prompt.stream or max_tokens > LONGEST_WHOLE_TOKENS,
+        }
+        if system := _GAP.join(turn.content for turn in prompt.turns if turn.role == "system" and turn.content.strip()):
+            body["system"] = system
+        if prompt.temperature is not None and self.api_version < _WITHOUT_SAMPLING:
+            body["temperature"] = prompt.temperature
+        return orjson.dumps(body)
+
+    def reader(self, provider: str, prompt: Prompt, secrets: tuple[str, ...]) -> AnthropicReader:
+        """Return what reads the answer to ``prompt``."""
+        return AnthropicReader(AnthropicClassifier(provider, secrets=secrets, model=prompt.model))
+
+    def _default_max_tokens(self) -> int:
+        if self.context_tokens is None:
+            return DEFAULT_MAX_TOKENS
+        return min(DEFAULT_MAX_TOKENS, self.context_tokens // _ANSWER_SHARE)
+
+
+def _messages(turns: Iterable[Turn]) -> list[dict[str, str]]:
+    """The conversation as the API takes it: no empty text, roles in turn, the user first."""
+    messages: list[dict[str, str]] = []
+    for turn in turns:
+        if turn.role == "system" or not turn.content.strip():
+            continue
+        if messages and messages[-1]["role"] == turn.role:
+            messages[-1]["content"] += _GAP + turn.content
+        elif messages or turn.role == "user":
+            messages.append({"role": turn.role, "content": turn.content})
+    return messages
+
+
+def anthropic_provider(name: str, settings: config.Provider, *, connect_timeout_s: float) -> HttpProvider:
+    """Build the provider of a ``kind: anthropic`` section.
+
+    Args:
+        name: its name in the configuration.
+        settings: the section; ``base_url`` with or without ``/v1``.
+        connect_timeout_s: for TCP and TLS together.
+
+    Raises:
+        ConfigError: ``base_url`` or ``api_version`` cannot be used.
+    """
+    version = settings.api_version or DEFAULT_API_VERSION
+    if not _VERSION.fullmatch(version):
+        raise ConfigError(f"provider {name}: api-version {version!r} is no date like {DEFAULT_API_VERSION}")
+    upstream = Upstream(
+        name,
+        (settings.base_url or BASE_URL).rstrip("/").removesuffix("/v1"),
+        connect_timeout_s=connect_timeout_s,
+        max_concurrency=settings.max_concurrency,
+    )
+    return HttpProvider(
+        upstream,
+        Messages(version, settings.context_tokens),
+        lambda: _identity(settings.keys),
+        models=settings.models,
+        context_tokens=settings.context_tokens,
+    )
+
+
+def _identity(keys: tuple[str, ...]) -> Mapping[str, str]:
+    return {"x-api-key": keys[0].strip()} if keys else {}

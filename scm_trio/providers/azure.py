@@ -1,0 +1,79 @@
+"""Azure OpenAI: OpenAI's format under another address, with keys of its own and filters that speak up in the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from scm_trio import config
+from scm_trio.errors import ConfigError, ContentFiltered
+from scm_trio.providers.openai import Dialect, OpenAi, bearer
+from scm_trio.providers.openai_errors import Codes
+from scm_trio.providers.upstream import Upstream
+
+_COMPLETION_LIMIT = "max_completion_tokens"
+_OLD_LIMIT = "max_tokens"
+_MODERN = "2024-09-01"
+"""The first api-version that knows ``max_completion_tokens`` and usage in streams; older ones refuse unknown fields."""
+_CODES: Codes = {"ResponsibleAIPolicyViolation": ContentFiltered}
+
+
+def azure_provider(name: str, settings: config.Provider, *, connect_timeout_s: float) -> OpenAi:
+    """Build the provider of a ``kind: azure`` section.
+
+    Args:
+        name: its name in the configuration.
+        settings: the section. With ``api_version`` the deployment is part of the URL, without it is the ``model`` of the
+            v1 API. Without ``deployment`` the models are the deployments. A ``bearer_token`` comes before keys.
+        connect_timeout_s: for TCP and TLS together.
+
+    Raises:
+        ConfigError: ``base_url`` is not the address of a resource.
+    """
+    upstream = Upstream(
+        name,
+        _resource_url(name, settings.base_url or ""),
+        connect_timeout_s=connect_timeout_s,
+        max_concurrency=settings.max_concurrency,
+    )
+    deployment = settings.deployment
+    return OpenAi(
+        upstream,
+        _dialect(settings),
+        lambda: _identity(settings.bearer_token, settings.keys),
+        models=settings.models or ((deployment,) if deployment else ()),
+        context_tokens=settings.context_tokens,
+    )
+
+
+def _dialect(settings: config.Provider) -> Dialect:
+    version = settings.api_version
+    if version is None:
+        path, is_modern = "/openai/v1/chat/completions", True
+    else:
+        path = f"/openai/deployments/{{model}}/chat/completions?api-version={quote(version, safe='')}"
+        is_modern = version >= _MODERN
+    return Dialect(
+        path=path,
+        model=settings.deployment,
+        token_limit_field=settings.token_limit_field or (_COMPLETION_LIMIT if is_modern else _OLD_LIMIT),
+        include_usage=settings.include_usage and is_modern,
+        codes=_CODES,
+    )
+
+
+def _identity(bearer_token: str | None, keys: tuple[str, ...]) -> Mapping[str, str]:
+    """One kind of credentials only: a token of Microsoft Entra, or else the first key."""
+    if bearer_token:
+        return bearer((bearer_token,))
+    return {"api-key": keys[0].strip()} if keys else {}
+
+
+def _resource_url(name: str, base_url: str) -> str:
+    """Return the resource's own address, also where its API's was given."""
+    if "?" in base_url or "/deployments/" in base_url:
+        raise ConfigError(
+            f"provider {name}: base-url must be the resource's address, like https://NAME.openai.azure.com;"
+            " deployment and api-version are keys of their own"
+        )
+    return base_url.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")

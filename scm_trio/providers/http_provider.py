@@ -1,0 +1,140 @@
+"""A vendor that is asked by an HTTP request and answers by an event stream or one body."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from scm_trio.errors import ProviderRejected, RequestFailed, ResponseTooLarge
+from scm_trio.model import Prompt
+from scm_trio.providers import base
+from scm_trio.providers.answer_reader import AnswerReader
+from scm_trio.providers.sse import MAX_EVENT_BYTES, EventTooLarge, SseDecoder
+from scm_trio.providers.upstream import Upstream, UpstreamResponse
+
+Authorize = Callable[[], Mapping[str, str]]
+"""Returns the headers that the next request identifies itself with; their values are secrets."""
+
+
+class Dialect(Protocol):
+    """How a vendor wants to be asked, and answers."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of every request besides those that identify it."""
+
+    def path_for(self, prompt: Prompt) -> str:
+        """Return what is appended to the base URL.
+
+        Raises:
+            ModelUnknown: no URL can name the prompt's model.
+        """
+
+    def body(self, prompt: Prompt) -> bytes:
+        """Return the request's JSON."""
+
+    def reader(self, provider: str, prompt: Prompt, secrets: tuple[str, ...]) -> AnswerReader:
+        """Return what reads the answer; ``secrets`` must not be seen in its failures."""
+
+
+class HttpProvider:
+    """A provider over HTTP; see ``base.Provider``."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        dialect: Dialect,
+        authorize: Authorize,
+        *,
+        models: tuple[str, ...] = (),
+        context_tokens: int | None = None,
+    ) -> None:
+        self.name = upstream.name
+        self.models = models
+        self.context_tokens = context_tokens
+        self._upstream = upstream
+        self._dialect = dialect
+        self._authorize = authorize
+
+    @asynccontextmanager
+    async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[base.Batch]]:
+        """Ask; see ``base.Provider``."""
+        identity = self._authorize()
+        secrets = tuple(value.removeprefix("Bearer ") for value in identity.values())
+        reader = self._dialect.reader(self.name, prompt, secrets)
+        path, body = self._dialect.path_for(prompt), self._dialect.body(prompt)
+        async with self._upstream.post_stream(path, body, {**self._dialect.headers, **identity}) as response:
+            if not 200 <= response.status < 300:
+                raise reader.classifier.refused(response.status, response.headers, await response.read_error())
+            if response.media_type in {"text/html", "application/xhtml+xml"}:
+                # A wrong address, or a portal in between: trying again would bring the same page.
+                raise ProviderRejected(f"{self.name}: a web page instead of an answer")
+            # A server may answer a request for a stream in one body; one that wants to stream says so.
+            if response.media_type == "application/json" or not (prompt.stream or _is_event_stream(response)):
+                yield _Whole(response, reader)
+            else:
+                yield _Streamed(response, reader)
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
+        await self._upstream.aclose()
+
+
+class _Whole:
+    """An answer in one JSON body: one batch."""
+
+    def __init__(self, response: UpstreamResponse, reader: AnswerReader) -> None:
+        self._response = response
+        self._reader = reader
+
+    def __aiter__(self) -> _Whole:
+        return self
+
+    async def __anext__(self) -> base.Batch:
+        if not self._reader.ended and (batch := self._reader.whole(await self._response.read())):
+            return batch
+        if self._reader.failure is not None:
+            raise self._reader.failure
+        raise StopAsyncIteration
+
+
+class _Streamed:
+    """An answer as a stream of events: a batch per network read that brought something."""
+
+    def __init__(self, response: UpstreamResponse, reader: AnswerReader) -> None:
+        self._response = response
+        self._reader = reader
+        self._decoder = SseDecoder()
+
+    def __aiter__(self) -> _Streamed:
+        return self
+
+    async def __anext__(self) -> base.Batch:
+        while not self._reader.ended:
+            if batch := await self._read():
+                return batch
+        if self._reader.failure is not None:
+            raise self._reader.failure
+        await self._response.drain()
+        raise StopAsyncIteration
+
+    async def _read(self) -> base.Batch:
+        try:
+            chunk = await anext(self._response, None)
+        except RequestFailed as exc:
+            # The reader may know the answer to be whole, even if the connection broke before the end mark.
+            batch = self._reader.close()
+            if self._reader.failure is not None:
+                self._reader.failure = exc
+            return batch
+        if chunk is None:
+            return [*self._reader.feed(self._decoder.close()), *self._reader.close()]
+        try:
+            return self._reader.feed(self._decoder.feed(chunk))
+        except EventTooLarge as exc:
+            raise ResponseTooLarge(f"one event of more than {MAX_EVENT_BYTES} bytes") from exc
+
+
+def _is_event_stream(response: UpstreamResponse) -> bool:
+    return response.media_type == "text/event-stream"

@@ -1,0 +1,121 @@
+"""Runs without a database: a journal that remembers, an observer that counts, and a runs nursery."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import attrs
+import trio
+
+from scm_trio.chat.run import Deadlines, Plan, Question, Run, StoredAnswer
+from scm_trio.chat.service import Asker, ChatService, Rules
+from scm_trio.model import AnswerInfo, Ending, Prompt, Turn, Usage
+from scm_trio.protocol.messages import ChatRequest
+
+PROMPT = Prompt(model="scripted-1", turns=(Turn("user", "Hello"),))
+ASKER = Asker("user001", "session001")
+
+
+class FakeJournal:
+    """Keeps what it is told. The three ``fail_*`` are raised, the three ``*_s`` are how long things take."""
+
+    def __init__(self) -> None:
+        self.answer: Prompt | StoredAnswer = PROMPT
+        self.fail_open = self.fail_checkpoint = self.fail_end = None
+        self.open_s = self.checkpoint_s = self.end_s = 0.0
+        self.opened: list[str] = []
+        self.checkpoints: list[tuple[float, str]] = []
+        self.ended: list[tuple[str, Ending]] = []
+
+    async def open(self, run: Run) -> Prompt | StoredAnswer:
+        await trio.sleep(self.open_s)
+        if self.fail_open is not None:
+            raise self.fail_open
+        self.opened.append(run.plan.question.text)
+        return self.answer
+
+    async def checkpoint(self, run: Run) -> None:
+        await trio.sleep(self.checkpoint_s)
+        if self.fail_checkpoint is not None:
+            raise self.fail_checkpoint
+        self.checkpoints.append((trio.current_time() - run.started_at, run.log.content))
+
+    async def end(self, run: Run, ending: Ending) -> None:
+        await trio.sleep(self.end_s)
+        if self.fail_end is not None:
+            raise self.fail_end
+        self.ended.append((run.log.content, ending))
+
+
+class FakeObserver:
+    def __init__(self) -> None:
+        self.live = 0
+        self.first_tokens: list[float] = []
+        self.outcomes: list[str] = []
+
+    def run_started(self) -> None:
+        self.live += 1
+
+    def first_token(self, provider: str, seconds: float) -> None:
+        self.first_tokens.append(seconds)
+
+    def run_ended(self, provider: str, outcome: str, seconds: float, usage: Usage) -> None:
+        self.live -= 1
+        self.outcomes.append(outcome)
+
+
+def plan(**changes: Any) -> Plan:
+    standard = Plan(
+        info=AnswerInfo("msg-a", "msg-q", "r1", "scripted-1", "scripted"),
+        question=Question(text="Hello", parent_id=None, system_prompt=None, temperature=None, max_tokens=None),
+        context_tokens=None,
+        user_id="user001",
+        session_id="session001",
+        conversation_id="session001",
+        streaming=True,
+        deadlines=Deadlines(first_token_s=60.0, idle_s=60.0, total_s=600.0),
+        orphan_grace_s=60.0,
+        max_bytes=1_048_576,
+    )
+    return attrs.evolve(standard, **changes)
+
+
+class Stage:
+    """Starts runs in a nursery of its own."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        self.journal = FakeJournal()
+        self.observer = FakeObserver()
+        self.done: list[Run] = []
+
+    def start(self, provider: Any, **changes: Any) -> Run:
+        run = Run(plan(**changes), provider, self.journal, self.observer)
+        self.nursery.start_soon(run.task, self.done.append)
+        return run
+
+    def service(self, providers: Mapping[str, Any], rules: Rules | None = None) -> ChatService:
+        numbers = count(1)
+        new_id: Callable[[], str] = lambda: f"{next(numbers):04d}"
+        return ChatService(providers, self.journal, self.observer, rules or Rules(), new_id)
+
+    def begin(self, service: ChatService, message: str = "Hi", request_id: str | None = None, **more: Any) -> Run:
+        asker = more.pop("asker", ASKER)
+        return service.begin(asker, ChatRequest(message=message, **more), request_id, self.nursery)
+
+
+@asynccontextmanager
+async def open_stage() -> AsyncIterator[Stage]:
+    """A stage on which every run has to come to its end by itself."""
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery)
+        yield stage
+    assert stage.observer.live == 0
+
+
+async def watch(run: Run) -> str:
+    """Be the run's only viewer until its log is sealed; returns its content."""
+    with run.viewer():
+        await run.ended.wait()
+    return run.log.content

@@ -1,0 +1,110 @@
+"""What a run tells its journal, and what it does when the journal fails."""
+
+import pytest
+import trio
+
+from scm_trio.chat.run import STORE_LIMIT_S, StoredAnswer
+from scm_trio.errors import Conflict, NotFound, StoreError
+from scm_trio.model import AnswerInfo, Ending, FinishReason, Usage
+from scm_trio.providers.scripted import Pause, Scripted, Stall
+
+from .building import Stage, watch
+
+
+async def test_the_text_so_far_is_made_durable_each_second(stage, autojump_clock):
+    run = stage.start(Scripted(["a", Pause(2.5), "b", Pause(1.2), "c"]))
+    await watch(run)
+    assert stage.journal.checkpoints == [(1.0, "a"), (3.0, "ab")]
+
+
+async def test_a_silent_provider_costs_no_checkpoint(stage, autojump_clock):
+    await watch(stage.start(Scripted([Pause(9.5), "a"])))
+    assert stage.journal.checkpoints == []
+
+
+async def test_a_failed_checkpoint_costs_nothing(stage, autojump_clock):
+    stage.journal.fail_checkpoint = StoreError("full")
+    run = stage.start(Scripted(["a", Pause(3), "b"]))
+    assert await watch(run) == "ab"
+    assert run.ending.reason is FinishReason.COMPLETED
+    assert run.failure is None
+
+
+async def test_a_stuck_checkpoint_does_not_hold_back_the_end_for_ever(stage, autojump_clock):
+    stage.journal.checkpoint_s = 10_000.0
+    run = stage.start(Scripted(["a", Pause(3), "b"]))
+    with trio.fail_after(60):
+        assert await watch(run) == "ab"
+
+
+async def test_a_run_that_cannot_be_stored_is_refused_and_never_asked(stage, autojump_clock):
+    stage.journal.fail_open = StoreError("full")
+    provider = Scripted(["a"])
+    run = stage.start(provider)
+    await run.opened.wait()
+    assert run.refusal.code == "INTERNAL"
+    assert not run.is_live
+    assert provider.prompts == []
+
+
+async def test_a_request_that_the_journal_refuses_is_refused_with_its_reason(stage, autojump_clock):
+    stage.journal.fail_open = NotFound(field="data.parentMessageId")
+    run = stage.start(Scripted(["a"]))
+    await run.opened.wait()
+    assert run.refusal is stage.journal.fail_open
+
+
+async def test_a_conflict_is_a_refusal(stage, autojump_clock):
+    stage.journal.fail_open = Conflict()
+    run = stage.start(Scripted(["a"]))
+    await run.opened.wait()
+    assert run.refusal.code == "CONFLICT"
+
+
+async def test_an_answer_that_cannot_be_stored_still_ends(stage, autojump_clock):
+    stage.journal.fail_end = StoreError("full")
+    run = stage.start(Scripted(["a"]))
+    assert await watch(run) == "a"
+    assert run.ending.reason is FinishReason.COMPLETED
+
+
+async def test_storing_an_answer_may_take_so_long_and_no_longer(stage, autojump_clock):
+    stage.journal.end_s = 10_000.0
+    run = stage.start(Scripted(["a"]))
+    await watch(run)
+    assert trio.current_time() - run.started_at == STORE_LIMIT_S
+
+
+async def test_an_answer_is_stored_before_its_end_is_told(stage, autojump_clock):
+    stage.journal.end_s = 2.0
+    run = stage.start(Scripted(["a"]))
+    await watch(run)
+    assert len(stage.journal.ended) == 1
+    # Its length is the provider's time, not the database's.
+    assert run.ending.duration_s == 0.0
+
+
+async def test_a_known_request_is_answered_from_the_journal(stage, autojump_clock):
+    info = AnswerInfo("msg-old", "msg-asked", "r1", "old-model", "old-provider")
+    ending = Ending(FinishReason.LENGTH, Usage(1, 2), 3.0)
+    stage.journal.answer = StoredAnswer(info, "session001", True, "whole", "thought", ending, 2)
+    provider = Scripted(["never"])
+    run = stage.start(provider)
+    assert await watch(run) == "whole"
+    assert (run.info, run.ending, run.rev, run.log.reasoning) == (info, ending, 2, "thought")
+    assert run.ended_at == trio.current_time()
+    assert not run.is_live
+    assert provider.prompts == []
+
+
+@pytest.mark.parametrize("open_s", [0.0, 5.0])
+async def test_a_runs_nursery_that_is_cancelled_leaves_nobody_waiting(autojump_clock, open_s):
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery)
+        stage.journal.open_s = open_s
+        run = stage.start(Scripted([Stall()]))
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    await run.opened.wait()
+    assert (run.refusal is not None) is (open_s > 0)
+    assert stage.done == [run]
