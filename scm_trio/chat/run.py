@@ -209,12 +209,13 @@ class Run(Answer):
         except StoreError as exc:
             log.error("run not stored", message_id=self.info.message_id, error=str(exc))  # noqa: TRY400
             self.refusal = Internal("store")
-        finally:
-            if opened is None and self.refusal is None:
-                self.refusal = ShuttingDown()
-            elif isinstance(opened, StoredAnswer):
-                self.restore(opened)
+        except trio.Cancelled:
+            self.refusal = ShuttingDown()
             self.opened.set()
+            raise
+        if isinstance(opened, StoredAnswer):
+            self.restore(opened)
+        self.opened.set()
         return opened if isinstance(opened, Prompt) else None
 
     async def _answer(self, prompt: Prompt, done: Callable[[Run], None]) -> None:
@@ -250,10 +251,8 @@ class Run(Answer):
                 self._fail(TimedOut(field="idle" if self.log.next_index else "first_token"))
             elif self._total.cancelled_caught:
                 self._fail(TimedOut(field="total"))
-            elif self._scope.cancelled_caught and self._wish is None and self.failure is None:
-                # Nobody has watched for the orphan grace.
-                self._wish = _Wish(FinishReason.CANCELLED)
-                self._wish.at = self._scope.deadline
+            elif self._scope.cancelled_caught:
+                self._miss_viewers()
         except RequestFailed as exc:
             self._fail(exc)
         except Exception:
@@ -263,6 +262,22 @@ class Run(Answer):
         finally:
             self._closed_at = trio.current_time()
             self._closed.set()
+
+    def _miss_viewers(self) -> None:
+        """Unless it was stopped for another reason, nobody has watched for the orphan grace."""
+        if self._wish is None and self.failure is None:
+            self._wish = _Wish(FinishReason.CANCELLED)
+            self._wish.at = self._scope.deadline
+
+    def _give_up_closing(self) -> None:
+        """The provider was stopped and does not close: what stopped it counts as if it had."""
+        if self._wish is None and self._finish is None:
+            if self._gap.cancel_called:
+                self._fail(TimedOut(field="idle" if self.log.next_index else "first_token"))
+            elif self._total.cancel_called:
+                self._fail(TimedOut(field="total"))
+            else:
+                self._miss_viewers()
 
     def _fail(self, failure: RequestFailed) -> None:
         # The first failure is the cause; and what comes after the end was told is nobody's business.
@@ -299,6 +314,7 @@ class Run(Answer):
             with trio.move_on_at(limit) as late:
                 await self._closed.wait()
             if late.cancelled_caught and stopped_at is not None:
+                self._give_up_closing()
                 return
 
     async def _save(self, scope: trio.CancelScope) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import attrs
 import trio
 
-from scm_trio.chat.run import Deadlines, Plan, Question, Run, StoredAnswer
+from scm_trio.chat.answer import StoredAnswer
+from scm_trio.chat.run import Deadlines, Plan, Question, Run
 from scm_trio.chat.service import Asker, ChatService, Rules
+from scm_trio.errors import NotFound
 from scm_trio.model import AnswerInfo, Ending, Prompt, Turn, Usage
 from scm_trio.protocol.messages import ChatRequest
 
@@ -33,6 +35,12 @@ class FakeJournal:
         if self.fail_open is not None:
             raise self.fail_open
         self.opened.append(run.plan.question.text)
+        return self.answer
+
+    async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
+        await trio.lowlevel.checkpoint()
+        if not isinstance(self.answer, StoredAnswer) or self.answer.info.message_id != message_id:
+            raise NotFound("no such answer")
         return self.answer
 
     async def checkpoint(self, run: Run) -> None:

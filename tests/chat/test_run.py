@@ -1,9 +1,10 @@
 """How a run ends: by itself, by a failure, or by one of its deadlines."""
 
+import attrs
 import pytest
 import trio
 
-from scm_trio.chat.run import Deadlines
+from scm_trio.chat.run import CLOSE_LIMIT_S, Deadlines
 from scm_trio.errors import (
     ContentFiltered,
     ProviderAuth,
@@ -171,6 +172,22 @@ async def test_a_provider_that_is_slow_to_close_after_a_timeout_is_waited_for(st
     run = stage.start(provider, deadlines=LIMITS)
     await watch(run)
     assert (run.failure.field, run.ending.duration_s) == ("idle", 8.0)
+
+
+async def test_a_provider_that_does_not_close_after_a_timeout_is_still_timed_out(stage, autojump_clock):
+    run = stage.start(Scripted([SlowClose(100), "a", Stall()]), deadlines=LIMITS)
+    await watch(run)
+    assert (run.ending.reason, run.failure.code, run.failure.field) == (FinishReason.TIMEOUT, "TIMEOUT", "idle")
+    assert run.ending.duration_s == pytest.approx(5 + CLOSE_LIMIT_S, abs=1)
+
+
+async def test_a_whole_answer_is_judged_by_the_total_time_alone(stage, autojump_clock):
+    stage.journal.answer = attrs.evolve(PROMPT, stream=False)
+    run = stage.start(Scripted([Pause(50), "a"]), deadlines=LIMITS, streaming=False)
+    assert await watch(run) == "a"
+    run = stage.start(Scripted([Stall()]), deadlines=LIMITS, streaming=False)
+    await watch(run)
+    assert (run.failure.field, run.ending.duration_s) == ("total", 60.0)
 
 
 # ---- size

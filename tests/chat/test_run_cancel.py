@@ -182,3 +182,10 @@ async def test_a_timeout_beats_a_longer_grace(stage, autojump_clock):
     run = stage.start(Scripted([Stall()]), deadlines=Deadlines(10, 5, 60))
     assert await leave_after(run, 1) == 9.0
     assert run.ending.reason is FinishReason.TIMEOUT
+
+
+async def test_an_orphan_whose_provider_does_not_close_is_still_a_cancelled_one(stage, autojump_clock):
+    run = stage.start(Scripted([SlowClose(100), "a", Stall()]), orphan_grace_s=10.0)
+    waited = await leave_after(run, 1)
+    assert (run.ending.reason, run.ending.upstream_closed, run.failure) == (FinishReason.CANCELLED, False, None)
+    assert waited == pytest.approx(10 + CLOSE_LIMIT_S, abs=1)

@@ -3,7 +3,8 @@
 import pytest
 import trio
 
-from scm_trio.chat.run import STORE_LIMIT_S, StoredAnswer
+from scm_trio.chat.answer import StoredAnswer
+from scm_trio.chat.run import STORE_LIMIT_S
 from scm_trio.errors import Conflict, NotFound, StoreError
 from scm_trio.model import AnswerInfo, Ending, FinishReason, Usage
 from scm_trio.providers.scripted import Pause, Scripted, Stall
