@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -36,10 +37,14 @@ ConfigFile = Annotated[
 ]
 
 
-def main() -> None:
-    """Run the command line; failures are one clear line each and exit status 1."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line; failures are one clear line each and exit status 1.
+
+    Args:
+        words: what stands behind the program's name; None: the process's own.
+    """
     try:
-        app()
+        app(words)
     except* (ConfigError, StoreError) as group:
         for failure in _leaves(group):
             print(f"scm-trio: {failure}", file=sys.stderr)

@@ -96,26 +96,29 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
     parts = parts or Parts()
     async with open_database(config.store.url, offload=parts.offload) as database, trio.open_nursery() as tasks:
         writing, running, models = (trio.CancelScope(shield=True) for _ in range(3))
-        await tasks.start(_hosted, writing, database.run_writer)
-        sealed = await database.write(runs.seal_interrupted, parts.clock.now(), estimate_tokens)
-        if sealed:
-            log.warning("sealed interrupted answers", count=sealed)
-        providers = parts.providers
-        if providers is None:
-            providers = build_providers(config.ai, connect_timeout_s=config.websocket.stream.connect_timeout_s)
-        for provider in providers.values():
-            if isinstance(provider, Local):
-                await tasks.start(_hosted, models, provider.run)
-        house = _build(config, parts, database, providers, await tasks.start(_hosted, running, _runs_nursery))
-        tasks.start_soon(_sweep, house)
         try:
-            yield house
+            await tasks.start(_hosted, writing, database.run_writer)
+            sealed = await database.write(runs.seal_interrupted, parts.clock.now(), estimate_tokens)
+            if sealed:
+                log.warning("sealed interrupted answers", count=sealed)
+            providers = parts.providers
+            if providers is None:
+                providers = build_providers(config.ai, connect_timeout_s=config.websocket.stream.connect_timeout_s)
+            for provider in providers.values():
+                if isinstance(provider, Local):
+                    await tasks.start(_hosted, models, provider.run)
+            house = _build(config, parts, database, providers, await tasks.start(_hosted, running, _runs_nursery))
+            tasks.start_soon(_sweep, house)
+            try:
+                yield house
+            finally:
+                # Shielded: the answers so far are worth a moment, also when somebody cancels the whole house.
+                with trio.move_on_after(CLOSE_LIMIT_S, shield=True):
+                    await _close(house)
+                    for provider in providers.values():
+                        await provider.aclose()
         finally:
-            # Shielded: the answers so far are worth a moment, also when somebody cancels the whole house.
-            with trio.move_on_after(CLOSE_LIMIT_S, shield=True):
-                await _close(house)
-                for provider in providers.values():
-                    await provider.aclose()
+            # Also when the house could not be built: nothing else ends these.
             for scope in (running, models, writing):
                 scope.cancel()
             tasks.cancel_scope.cancel()

@@ -22,6 +22,7 @@ from scm_trio.house import House, Parts, open_house
 log = structlog.get_logger(__name__)
 
 BACKLOG = 4096
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def serve(config: Config, *, on_ready: Callable[[House, int], None], parts: Parts | None = None) -> None:
@@ -38,7 +39,7 @@ async def serve(config: Config, *, on_ready: Callable[[House, int], None], parts
     """
     check_served(config)
     tls = _tls(config)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*SIGNALS) as signals:
         async with open_house(config, parts) as house, trio.open_nursery() as connections:
             house.listener.tls = tls
             listeners = await _bind(config)
@@ -129,5 +130,8 @@ def run(config: Config, *, host: str | None, port: int | None, announce: Callabl
         port=config.server.port if port is None else port,
     )
     complete = with_development_secret(attrs.evolve(config, server=server))
+    # ``serve`` listens for them itself. One that comes while the process already ends must not spoil its exit code.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     sys.setswitchinterval(0.01)
     trio.run(lambda: serve(complete, on_ready=announce), strict_exception_groups=True)

@@ -240,24 +240,44 @@ def cancel_at_every_step(
         scope = trio.CancelScope()
         instrument = _CancelAt(scope, step)
         clock = trio.testing.MockClock(autojump_threshold=0)
-        with _watchdog(watchdog_s, step):
-            trio.run(scenario, scope, clock=clock, instruments=[instrument])
+        with _watchdog(watchdog_s, step) as guard:
+            trio.run(guard, scenario, scope, clock=clock, instruments=[instrument])
         if instrument.steps < step:
             return step - 1
     raise AssertionError(f"more than {max_steps} steps")
 
 
 @contextmanager
-def _watchdog(seconds: float, step: int) -> Iterator[None]:
-    """Virtual time never passes in a loop that does not wait, so real time has to judge."""
+def _watchdog(seconds: float, step: int) -> Iterator[Callable[..., Awaitable[None]]]:
+    """Virtual time never passes in a loop that does not wait, so real time has to judge.
+
+    The first bark cancels the run; raising inside of Trio's own code would break it. A second one, for a task that
+    takes no step any more, has no choice.
+    """
+    leash: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
+    barks = count()
+
+    async def guard(scenario: Callable[[trio.CancelScope], Awaitable[None]], scope: trio.CancelScope) -> None:
+        with trio.CancelScope() as whole:
+            leash.append((trio.lowlevel.current_trio_token(), whole))
+            await scenario(scope)
 
     def bark(_: int, __: FrameType | None) -> None:
-        raise Hang(f"cancelled at step {step}")
+        if next(barks) or not leash:
+            raise Hang(f"cancelled at step {step}")
+        token, whole = leash[0]
+        token.run_sync_soon(whole.cancel)
 
     before = signal.signal(signal.SIGALRM, bark)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:
-        yield
+        yield guard
+    except BaseException as exc:
+        if next(barks):
+            raise Hang(f"cancelled at step {step}") from exc
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    if next(barks):
+        raise Hang(f"cancelled at step {step}")

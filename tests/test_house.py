@@ -1,15 +1,19 @@
 """The house as a whole: what survives when it is left in a hurry."""
 
+import orjson
 import trio
+import trio.testing
 
-from scm_trio.config import Store
+from scm_trio.config import Ai, Store
+from scm_trio.config import Provider as ProviderSettings
+from scm_trio.errors import StoreError
 from scm_trio.house import Parts, open_house
 from scm_trio.model import FinishReason, Message
 from scm_trio.providers.scripted import Scripted, Stall
 from scm_trio.store import runs
-from scm_trio.store.database import inline, open_database
+from scm_trio.store.database import Database, inline, open_database
 from scm_trio.store.messages import ensure_session
-from scm_trio.testing import Server, quiet_config, virtual_clock
+from scm_trio.testing import Server, open_server, quiet_config, virtual_clock
 
 
 async def test_a_house_that_is_cancelled_from_outside_still_stores_its_answers(autojump_clock, tmp_path):
@@ -58,3 +62,68 @@ def _leave_behind(conn) -> None:
         ),
     )
     runs.checkpoint(conn, "msg-a", "half an ans", "", 0)
+
+
+async def test_a_house_builds_the_providers_of_its_configuration_and_closes_them(autojump_clock):
+    config = quiet_config(ai=Ai(providers={"echo": ProviderSettings(kind="scripted")}))
+    async with open_house(config, Parts(offload=inline)) as house, trio.open_nursery() as nursery:
+        assert list(house.providers) == ["echo"]
+        async with Server(house, nursery).peer() as peer:
+            await peer.send("CHAT_REQUEST", {"message": "one two"})
+            messages = await peer.until("CHAT_STREAM_END")
+        nursery.cancel_scope.cancel()
+    assert "".join(m["data"]["content"] for m in messages if m["type"] == "CHAT_STREAM_DATA") == "one two"
+    assert house.providers["echo"].closed
+
+
+async def readiness(server):
+    stream = server.dial()
+    await stream.send_all(b"GET /readyz HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n\r\n")
+    data = b""
+    while more := bytes(await stream.receive_some()):
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    return int(head.split()[1]), orjson.loads(body)["checks"]
+
+
+async def test_a_house_is_ready_unless_its_store_is_gone_or_it_is_being_left(autojump_clock, monkeypatch):
+    async def gone(self):
+        raise StoreError("gone")
+
+    async with open_server({"openai": Scripted(["a"])}) as server:
+        assert await readiness(server) == (200, {"store": "ok", "broker": "ok", "draining": "ok"})
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "ping", gone)
+            status, checks = await readiness(server)
+            assert (status, checks["store"]) == (503, "unreachable")
+        await server.house.drain(0, trio.Event())
+        status, checks = await readiness(server)
+        assert (status, checks["draining"]) == (503, "yes")
+
+
+async def test_a_drained_house_has_told_every_viewer_the_end_before_it_sends_them_away(autojump_clock):
+    provider = Scripted(["half", Stall()])
+    async with open_server({"openai": provider}) as server, server.peer() as one, server.peer() as two:
+        await one.send("CHAT_REQUEST", {"message": "Hi"}, request_id="r1")
+        await one.until("CHAT_STREAM_DATA")
+        await two.send("CHAT_REQUEST", {"message": "Hi"}, request_id="r1")
+        await two.until("CHAT_STREAM_DATA")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.house.drain, 2.0, trio.Event())
+            for peer in (one, two):
+                messages = await peer.until("DISCONNECT")
+                assert [m["type"] for m in messages] == ["CHAT_STREAM_END", "DISCONNECT"]
+                assert messages[0]["data"]["finishReason"] == "interrupted"
+                assert await peer.close_reason() == 1001
+        assert trio.current_time() < 3.0
+
+
+async def test_a_house_with_a_stuck_viewer_is_left_all_the_same(autojump_clock):
+    async with (
+        open_server({"openai": Scripted(["a"])}) as server,
+        server.peer(pair=trio.testing.lockstep_stream_pair) as stuck,
+    ):
+        await stuck.send("CHAT_REQUEST", {"message": "Hi"})
+        await stuck.receive()
+        with trio.fail_after(60):
+            await server.house.drain(0, trio.Event())

@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from scm_trio.chat.answer import Answer
+from scm_trio.chat.answer import Answer, Notice
 from scm_trio.errors import Disconnect, RequestFailed
 from scm_trio.gateway.gate import Gate, Visit
 from scm_trio.gateway.wire import Wire, text_frame
@@ -19,6 +19,7 @@ class Viewer:
 
     Attributes:
         cursor: index of the next delta to send.
+        told: how many of the run's notices it was told; those from before it came do not concern it.
         announce: how the next START is to be marked, when one is due: ``resumed``, ``reset`` or neither.
         over: set when nothing more will be sent, be it because of the END.
     """
@@ -27,8 +28,14 @@ class Viewer:
         self.run = run
         self.request_id = request_id
         self.cursor = cursor
+        self.told = len(run.notices)
         self.announce: dict[str, bool] | None = announce
         self.over = trio.Event()
+
+    @property
+    def news(self) -> Notice | None:
+        """The next notice to tell."""
+        return self.run.notices[self.told] if self.told < len(self.run.notices) else None
 
     @property
     def is_done(self) -> bool:

@@ -42,7 +42,7 @@ async def _show(link: Link, viewer: Viewer) -> None:
         if run.streaming:
             await _follow(link, viewer)
         else:
-            await run.ended.wait()
+            await _wait_for_whole(link, viewer)
             viewer.announce = None
         await _tell_failure(link, viewer)
         await _tell_end(link, viewer)
@@ -64,7 +64,10 @@ async def _follow(link: Link, viewer: Viewer) -> None:
             announce, viewer.announce = viewer.announce, None
             start = frames.start(run.info, rev=run.rev, **announce)
             await link.send("CHAT_STREAM_START", start, viewer.request_id, run.session_id)
+        await _tell_notices(link, viewer)
         await run.log.wait(viewer.cursor)
+        if viewer.news:
+            continue
         if viewer.is_done:
             return
         sent_at = trio.current_time()
@@ -73,11 +76,27 @@ async def _follow(link: Link, viewer: Viewer) -> None:
             await trio.sleep_until(sent_at + link.coalesce_s)
 
 
+async def _wait_for_whole(link: Link, viewer: Viewer) -> None:
+    while True:
+        await _tell_notices(link, viewer)
+        if viewer.run.log.sealed:
+            return
+        await viewer.run.log.wait(viewer.run.log.next_index)
+
+
+async def _tell_notices(link: Link, viewer: Viewer) -> None:
+    run = viewer.run
+    while notice := viewer.news:
+        viewer.told += 1
+        info = frames.notice(run.info, notice.code, link.lang, provider=notice.provider)
+        await link.send("INFO", info, viewer.request_id, run.session_id)
+
+
 def _newest(link: Link, viewer: Viewer) -> bytes | None:
     """Everything that is newer than the viewer's cursor, as one frame; called when the socket is free for it."""
     run = viewer.run
     chunk = run.log.take(viewer.cursor, frames.MAX_FRAME_CHARS)
-    if chunk is None or viewer.announce is not None:
+    if chunk is None or viewer.announce is not None or viewer.news:
         return None
     viewer.cursor = chunk.next_index
     link.gate.metrics.relayed(chunk.next_index - chunk.index, trio.current_time() - chunk.appended_at)

@@ -62,6 +62,7 @@ class Wire(trio.abc.Stream):
         self._wake = trio.Event()
         self._broken = False
         self._closing = False
+        self._rebuked: trio.Event | None = None
 
     # ---- inbound
 
@@ -177,15 +178,27 @@ class Wire(trio.abc.Stream):
         """Close at once; a peer that broke the protocol is told so first, which trio-websocket leaves out."""
         code = self.verdict()
         try:
-            if code in _VIOLATIONS and not (self._broken or self._closing):
-                with trio.move_on_after(_LAST_WORD_S), suppress(trio.BrokenResourceError):
-                    await self.send(lambda: self._last(_CLOSE + b"\x02" + code.to_bytes(2, "big")))
-                    async with self._turn:  # it has left
-                        pass
+            if code in _VIOLATIONS and not self._broken:
+                with trio.move_on_after(_LAST_WORD_S), suppress(trio.BrokenResourceError, Disconnect):
+                    await self._rebuke(code)
         finally:
             self._broken = True
             self._fd = None
             await trio.aclose_forcefully(self._stream)
+
+    async def _rebuke(self, code: int) -> None:
+        """Send a Close and wait for the peer's. The library and the connection both come here; the second only waits."""
+        if self._rebuked is not None:
+            await self._rebuked.wait()
+            return
+        self._rebuked = trio.Event()
+        try:
+            await self.send(lambda: self._last(_CLOSE + b"\x02" + code.to_bytes(2, "big")))
+            async with self._turn:
+                pass  # it has left
+            await self._await_close()
+        finally:
+            self._rebuked.set()
 
 
 def _nothing() -> None:

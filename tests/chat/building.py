@@ -20,15 +20,16 @@ ASKER = Asker("user001", "session001")
 
 
 class FakeJournal:
-    """Keeps what it is told. The three ``fail_*`` are raised, the three ``*_s`` are how long things take."""
+    """Keeps what it is told. The ``fail_*`` are raised, the ``*_s`` are how long things take."""
 
     def __init__(self) -> None:
         self.answer: Prompt | StoredAnswer = PROMPT
-        self.fail_open = self.fail_checkpoint = self.fail_end = None
-        self.open_s = self.checkpoint_s = self.end_s = 0.0
+        self.fail_open = self.fail_checkpoint = self.fail_attempt = self.fail_end = None
+        self.open_s = self.checkpoint_s = self.attempt_s = self.end_s = 0.0
         self.opened: list[str] = []
         self.checkpoints: list[tuple[float, str]] = []
         self.ended: list[tuple[str, Ending]] = []
+        self.attempts: list[tuple[int, str, str, str | None]] = []
 
     async def open(self, run: Run) -> Prompt | StoredAnswer:
         await trio.sleep(self.open_s)
@@ -48,6 +49,14 @@ class FakeJournal:
         if self.fail_checkpoint is not None:
             raise self.fail_checkpoint
         self.checkpoints.append((trio.current_time() - run.started_at, run.log.content))
+
+    async def attempt(self, run: Run) -> None:
+        await trio.sleep(self.attempt_s)
+        if self.fail_attempt is not None:
+            raise self.fail_attempt
+        rows = list(run.attempts.unsaved)
+        self.attempts += [(row.number, row.provider, row.model, row.outcome) for row in rows]
+        run.attempts.saved(rows)
 
     async def end(self, run: Run, ending: Ending) -> None:
         await trio.sleep(self.end_s)

@@ -174,11 +174,34 @@ async def test_a_provider_that_is_slow_to_close_after_a_timeout_is_waited_for(st
     assert (run.failure.field, run.ending.duration_s) == ("idle", 8.0)
 
 
-async def test_a_provider_that_does_not_close_after_a_timeout_is_still_timed_out(stage, autojump_clock):
-    run = stage.start(Scripted([SlowClose(100), "a", Stall()]), deadlines=LIMITS)
+@pytest.mark.parametrize(("total_s", "field", "after_s"), [(60.0, "idle", 5), (3.0, "total", 3)])
+async def test_a_provider_that_does_not_close_after_a_timeout_is_still_timed_out(
+    stage, autojump_clock, total_s, field, after_s
+):
+    limits = attrs.evolve(LIMITS, total_s=total_s)
+    run = stage.start(Scripted([SlowClose(100), "a", Stall()]), deadlines=limits)
     await watch(run)
-    assert (run.ending.reason, run.failure.code, run.failure.field) == (FinishReason.TIMEOUT, "TIMEOUT", "idle")
-    assert run.ending.duration_s == pytest.approx(5 + CLOSE_LIMIT_S, abs=1)
+    assert (run.ending.reason, run.failure.code, run.failure.field) == (FinishReason.TIMEOUT, "TIMEOUT", field)
+    assert run.ending.duration_s == pytest.approx(after_s + CLOSE_LIMIT_S, abs=1)
+
+
+@pytest.mark.parametrize(("total_s", "grace_s"), [(6.0, 60.0), (60.0, 5.5)])
+async def test_a_deadline_that_passes_while_another_is_closing_the_provider_changes_nothing(
+    stage, autojump_clock, total_s, grace_s
+):
+    limits = attrs.evolve(LIMITS, total_s=total_s)
+    run = stage.start(Scripted([SlowClose(3), "a", Stall()]), deadlines=limits, orphan_grace_s=grace_s)
+    with run.viewer():
+        await trio.sleep(0.1)
+    await run.ended.wait()
+    assert (run.ending.reason, run.failure.field, run.ending.duration_s) == (FinishReason.TIMEOUT, "idle", 8.0)
+
+
+async def test_a_whole_answer_whose_connection_does_not_close_is_whole(stage, autojump_clock):
+    run = stage.start(Scripted([SlowClose(100), "a"]), deadlines=attrs.evolve(LIMITS, total_s=20.0))
+    assert await watch(run) == "a"
+    assert (run.ending.reason, run.failure) == (FinishReason.COMPLETED, None)
+    assert run.ending.duration_s <= 20 + CLOSE_LIMIT_S
 
 
 async def test_a_whole_answer_is_judged_by_the_total_time_alone(stage, autojump_clock):

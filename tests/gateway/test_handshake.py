@@ -5,7 +5,7 @@ from scm_trio.config import Connections, Streams
 from scm_trio.providers.scripted import Stall
 from scm_trio.testing import EPOCH_S
 
-from .serving import PATH, ask, ended, exchange, read_all, serving, upgrade, websocket
+from .serving import PATH, ask, exchange, read_all, serving, upgrade, websocket
 
 
 async def test_connect_tells_a_client_all_it_needs(autojump_clock):

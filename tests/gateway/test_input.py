@@ -29,8 +29,16 @@ from .serving import ask, ended, frame, parse_frames, read_all, serving, text, u
         ('{"type": "CHAT_REQUEST", "data": {"message": "a", "timeoutMs": 0}}', "INVALID_MESSAGE", "data.timeoutMs"),
         ('{"type": "CHAT_REQUEST", "data": {"message": "a", "temperature": 3}}', "INVALID_MESSAGE", "data.temperature"),
         ('{"type": "CHAT_REQUEST", "data": {"message": "a", "editOf": "m"}}', "INVALID_MESSAGE", "data.editOf"),
-        ('{"type": "CHAT_REQUEST", "data": {"message": "a", "attachments": ["f"]}}', "INVALID_MESSAGE", "data.attachments"),
-        ('{"type": "CHAT_REQUEST", "data": {"message": "a", "onOrphan": {}}}', "INVALID_MESSAGE", "data.onOrphan.graceMs"),
+        (
+            '{"type": "CHAT_REQUEST", "data": {"message": "a", "attachments": ["f"]}}',
+            "INVALID_MESSAGE",
+            "data.attachments",
+        ),
+        (
+            '{"type": "CHAT_REQUEST", "data": {"message": "a", "onOrphan": {}}}',
+            "INVALID_MESSAGE",
+            "data.onOrphan.graceMs",
+        ),
         ('{"type": "CHAT_REQUEST", "data": {"message": "a", "provider": "no"}}', "PROVIDER_UNKNOWN", "data.provider"),
         ('{"type": "CHAT_REQUEST", "data": {"message": "a", "model": "no"}}', "MODEL_UNKNOWN", "data.model"),
         ('{"type": "CHAT_CANCEL", "data": {}}', "INVALID_MESSAGE", "data.requestId"),
@@ -209,7 +217,13 @@ async def test_a_ping_that_crosses_our_close_costs_this_connection_only(autojump
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\x83\x80\x01\x02\x03\x04", b"\xf1\x80\x01\x02\x03\x04", b"\x81\x02hi", b"\x89\xfe\x00\x7e" + b"\x00" * 130, frame(0, b"x")],
+    [
+        b"\x83\x80\x01\x02\x03\x04",
+        b"\xf1\x80\x01\x02\x03\x04",
+        b"\x81\x02hi",
+        b"\x89\xfe\x00\x7e" + b"\x00" * 130,
+        frame(0, b"x"),
+    ],
     ids=["an unknown opcode", "reserved bits", "no mask", "a long ping", "a continuation of nothing"],
 )
 async def test_frames_that_break_the_websocket_rules_cost_this_connection_only(autojump_clock, garbage):

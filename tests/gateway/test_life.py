@@ -143,10 +143,9 @@ async def test_a_client_that_closes_properly_is_let_go(autojump_clock):
 
 
 async def test_a_draining_server_says_when_to_come_back(autojump_clock):
-    async with serving() as server, server.peer(query="&lang=en") as peer:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.house.drain, 0, trio.Event())
-            goodbye, code = await ended(peer)
+    async with serving() as server, server.peer(query="&lang=en") as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(server.house.drain, 0, trio.Event())
+        goodbye, code = await ended(peer)
     assert code == 1001
     assert goodbye == {
         "code": "SHUTTING_DOWN",
@@ -184,18 +183,20 @@ async def test_a_minute_before_its_end_a_token_is_warned_of_and_then_the_connect
 
 
 async def test_the_warning_carries_a_fresh_token_where_the_server_issues_them(autojump_clock):
-    async with serving(config=expiring_config(refresh=True)) as server:
-        async with server.peer(token=server.token(ttl_s=100, roles=("admin",))) as peer:
-            fresh = (await skip_beats(peer, "WARNING"))["data"]["token"]
-            await peer.send("AUTH_REFRESH", {"token": fresh}, request_id="a1")
-            answer = await skip_beats(peer, "AUTH_REFRESH")
-            assert answer["requestId"] == "a1"
-            assert answer["data"]["expiresAt"] > "2023-11-14T23"
-            with trio.move_on_after(2000):
-                while True:
-                    assert (await peer.receive())["type"] == "HEARTBEAT"
-            # And the refreshed token is warned of in its own time.
-            assert (await skip_beats(peer, "WARNING"))["data"]["token"]
+    async with (
+        serving(config=expiring_config(refresh=True)) as server,
+        server.peer(token=server.token(ttl_s=100, roles=("admin",))) as peer,
+    ):
+        fresh = (await skip_beats(peer, "WARNING"))["data"]["token"]
+        await peer.send("AUTH_REFRESH", {"token": fresh}, request_id="a1")
+        answer = await skip_beats(peer, "AUTH_REFRESH")
+        assert answer["requestId"] == "a1"
+        assert answer["data"]["expiresAt"] > "2023-11-14T23"
+        with trio.move_on_after(2000):
+            while True:
+                assert (await peer.receive())["type"] == "HEARTBEAT"
+        # And the refreshed token is warned of in its own time.
+        assert (await skip_beats(peer, "WARNING"))["data"]["token"]
 
 
 async def test_a_token_counts_so_much_longer_as_the_leeway_says(autojump_clock):

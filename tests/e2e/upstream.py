@@ -1,0 +1,181 @@
+"""A fake OpenAI server in threads: says what the question asks for, and notices when its client leaves.
+
+Plans, by the first word of the question:
+
+- ``hold``: the first pieces, then nothing until the test releases it, then the rest.
+- ``mute``: nothing at all until the test releases it.
+- ``slow``: fifty pieces, 20 ms apart.
+- ``long``: 900 000 characters as fast as they are taken.
+- ``gate``: the same once the test releases it.
+- ``fail``: refused with status 400.
+- anything else: the usual pieces at once.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tests.e2e.process import until
+
+FIRST = ["供应链", "管理"]
+REST = ["是对", "物流、", "信息流", "和资金流", "的协调。"]
+ANSWER = "".join([*FIRST, *REST])
+SLOW = [f"wagon {number} " for number in range(50)]
+SLOW_GAP_S = 0.02
+LONG = ["0123456789" * 100] * 900
+PATIENCE_S = 120.0
+USAGE = {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18}
+
+
+class Exchange:
+    """One request.
+
+    Attributes:
+        left: the client closed its connection before the answer was over.
+        over: nothing will be said any more.
+    """
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.body = body
+        self.left = threading.Event()
+        self.over = threading.Event()
+        self.released = threading.Event()
+
+    @property
+    def question(self) -> str:
+        return str(self.body["messages"][-1]["content"])
+
+    def release(self) -> None:
+        self.released.set()
+
+
+class FakeUpstream(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.exchanges: list[Exchange] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def asked(self, question: str) -> Exchange:
+        """The newest exchange about this question, waiting until it is there."""
+        return until(lambda: self._find(question), f"the provider is asked {question!r}")
+
+    def _find(self, question: str) -> Exchange | None:
+        return next((each for each in reversed(self.exchanges) if each.question == question), None)
+
+    @property
+    def open_answers(self) -> int:
+        return sum(not each.over.is_set() for each in self.exchanges)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves is no error here."""
+
+
+@contextmanager
+def fake_upstream() -> Iterator[FakeUpstream]:
+    with FakeUpstream() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            for exchange in server.exchanges:
+                exchange.release()
+            server.shutdown()
+            thread.join()
+
+
+class _ClientLeft(Exception):
+    pass
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeUpstream
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def do_POST(self) -> None:
+        exchange = Exchange(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.server.exchanges.append(exchange)
+        try:
+            self._answer(exchange)
+        except (_ClientLeft, OSError):
+            exchange.left.set()
+            self.close_connection = True
+        finally:
+            exchange.over.set()
+
+    def _answer(self, exchange: Exchange) -> None:
+        plan = exchange.question.split(" ")[0]
+        if plan == "fail":
+            self._json(400, {"error": {"message": "no such thing", "type": "invalid_request_error", "code": None}})
+        elif not exchange.body.get("stream"):
+            message = {"role": "assistant", "content": ANSWER}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            self._json(200, {"id": "c", "model": exchange.body["model"], "choices": [choice], "usage": USAGE})
+        else:
+            self._stream(exchange, plan)
+
+    def _json(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _stream(self, exchange: Exchange, plan: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if plan in {"mute", "gate"}:
+            self._wait(exchange.released, PATIENCE_S)
+        for piece in {"slow": SLOW, "long": LONG, "gate": LONG}.get(plan, FIRST):
+            self._say(exchange, {"content": piece})
+            self._wait(threading.Event() if plan == "slow" else None, SLOW_GAP_S)
+        if plan == "hold":
+            self._wait(exchange.released, PATIENCE_S)
+        for piece in () if plan in {"slow", "long", "gate"} else REST:
+            self._say(exchange, {"content": piece})
+        self._say(exchange, {}, "stop")
+        self._event({"id": "c", "object": "chat.completion.chunk", "choices": [], "usage": USAGE})
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+
+    def _say(self, exchange: Exchange, delta: dict[str, Any], finish: str | None = None) -> None:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        self._event(
+            {"id": "c", "object": "chat.completion.chunk", "model": exchange.body["model"], "choices": [choice]}
+        )
+
+    def _event(self, event: dict[str, Any]) -> None:
+        self._chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def _wait(self, event: threading.Event | None, limit_s: float) -> None:
+        """Wait, but not for a client that has left."""
+        waited_s = 0.0
+        while event is not None and not event.is_set() and waited_s < limit_s:
+            step_s = min(0.01, limit_s)
+            readable, _, _ = select.select([self.connection], [], [], step_s)
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                raise _ClientLeft
+            waited_s += step_s

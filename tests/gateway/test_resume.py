@@ -1,0 +1,138 @@
+"""CHAT_RESUME: a cursor in a log."""
+
+import pytest
+import trio
+
+from scm_trio.config import Streams
+from scm_trio.providers.scripted import Pause, Scripted, Stall
+
+from .serving import answer, ask, check_contiguous, kinds, said, serving, websocket
+
+WORDS = [step for word in "abcdefgh" for step in (word, Pause(1))]
+
+
+async def start_of(peer):
+    await ask(peer)
+    return (await peer.until("CHAT_STREAM_START"))[-1]["data"]["messageId"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+async def test_a_reconnected_client_goes_on_where_it_was(autojump_clock, at):
+    async with serving(*WORDS) as server:
+        async with server.peer() as peer:
+            message_id = await start_of(peer)
+            await trio.sleep(3.5)
+        async with server.peer() as again:
+            await again.send("CHAT_RESUME", {"messageId": message_id, "rev": 0, "fromIndex": at}, request_id="x1")
+            messages = await again.until("CHAT_STREAM_END")
+    start = messages[0]["data"]
+    assert (start["resumed"], start["reset"], start["messageId"]) == (True, False, message_id)
+    assert messages[0]["requestId"] == "x1"
+    assert said(messages) == "abcdefgh"[at:]
+    check_contiguous(messages, at)
+    # What is there already comes in one frame.
+    assert messages[1]["data"]["nextIndex"] == 4
+
+
+@pytest.mark.parametrize("place", [{"rev": 1}, {"fromIndex": 100}])
+async def test_an_unknown_place_is_reset_to_the_beginning(autojump_clock, place):
+    async with serving("a", "b", Stall()) as server, server.peer() as peer, server.peer() as other:
+        message_id = await start_of(peer)
+        await peer.until("CHAT_STREAM_DATA")
+        await other.send("CHAT_RESUME", {"messageId": message_id, **place})
+        start, data = await other.until("CHAT_STREAM_DATA")
+    assert (start["data"]["resumed"], start["data"]["reset"]) == (False, True)
+    assert data["data"]["index"] == 0
+    # The request's own id stands where the resume has none.
+    assert start["requestId"] == "r1"
+
+
+@pytest.mark.parametrize("later_s", [1, 1000])
+async def test_a_finished_answer_resumes_and_ends_at_once(autojump_clock, later_s):
+    async with serving("供应", "链") as server:
+        async with server.peer() as peer:
+            first = await answer(peer)
+        await trio.sleep(later_s)
+        async with server.peer() as again:
+            message_id = first[0]["data"]["messageId"]
+            await again.send("CHAT_RESUME", {"messageId": message_id})
+            messages = await again.until("CHAT_STREAM_END", "ERROR")
+    assert kinds(messages) == ["START", "DATA", "END"]
+    assert said(messages) == "供应链"
+    assert messages[-1]["data"]["sha256"] == first[-1]["data"]["sha256"]
+
+
+@pytest.mark.parametrize("later_s", [1, 1000])
+async def test_anothers_answer_is_not_found(autojump_clock, later_s):
+    async with serving("a") as server:
+        async with server.peer() as peer:
+            message_id = (await answer(peer))[0]["data"]["messageId"]
+        await trio.sleep(later_s)
+        async with server.peer("user002") as stranger:
+            await stranger.send("CHAT_RESUME", {"messageId": message_id}, request_id="x")
+            error = await stranger.receive()
+    assert (error["error"]["code"], error["requestId"]) == ("NOT_FOUND", "x")
+
+
+async def test_a_connection_has_one_cursor_per_answer(autojump_clock):
+    async with serving(*WORDS) as server, server.peer() as peer:
+        message_id = await start_of(peer)
+        await trio.sleep(2.5)
+        await peer.send("CHAT_RESUME", {"messageId": message_id, "fromIndex": 1})
+        messages = await peer.until("CHAT_STREAM_END")
+    starts = [index for index, message in enumerate(messages) if message["type"] == "CHAT_STREAM_START"]
+    (moved,) = starts
+    check_contiguous(messages[:moved])
+    check_contiguous(messages[moved:], 1)
+    assert said(messages[moved:]) == "bcdefgh"
+    assert kinds(messages).count("END") == 1
+
+
+async def test_a_resume_that_comes_with_the_end_is_answered_too(autojump_clock):
+    async with serving("a", "b") as server, server.peer() as peer:
+        message_id = (await answer(peer))[0]["data"]["messageId"]
+        for _ in range(2):
+            await peer.send("CHAT_RESUME", {"messageId": message_id, "fromIndex": 1})
+            assert said(await peer.until("CHAT_STREAM_END")) == "b"
+
+
+async def test_an_answer_that_is_not_streamed_resumes_as_one_response(autojump_clock):
+    async with serving(Pause(5), "whole") as server:
+        async with server.peer() as peer:
+            await ask(peer, streaming=False)
+            await trio.sleep(1)
+        async with server.peer() as again:
+            (run,) = again.connect["data"]["activeRuns"]
+            await again.send("CHAT_RESUME", {"messageId": run["messageId"]})
+            response = await again.receive()
+    assert (response["type"], response["data"]["content"]) == ("CHAT_RESPONSE", "whole")
+
+
+@pytest.mark.parametrize(
+    ("on_orphan", "lives_s"), [("cancel", 0), ({"graceMs": 20_000}, 20), (None, 60), ("continue", 150)]
+)
+async def test_an_answer_nobody_watches_lives_as_long_as_its_asker_said(autojump_clock, on_orphan, lives_s):
+    provider = Scripted([step for _ in range(150) for step in ("w", Pause(1))])
+    async with serving(provider=provider) as server:
+        async with server.peer() as peer:
+            await ask(peer, **({"onOrphan": on_orphan} if on_orphan else {}))
+            await peer.until("CHAT_STREAM_DATA")
+        left_at = trio.current_time()
+        service = server.house.gate.service
+        await service.find("user001", request_id="r1").ended.wait()
+        assert trio.current_time() - left_at == pytest.approx(lives_s, abs=1.5)
+        run = service.find("user001", request_id="r1")
+    assert run.ending.reason.value == ("completed" if on_orphan == "continue" else "cancelled")
+
+
+async def test_what_an_orphan_said_is_stored(autojump_clock):
+    config = websocket(stream=Streams(orphan_grace_s=3.0, resume_window_s=10.0))
+    async with serving(*WORDS, config=config) as server:
+        async with server.peer() as peer:
+            message_id = await start_of(peer)
+        await trio.sleep(100)
+        async with server.peer() as again:
+            await again.send("CHAT_RESUME", {"messageId": message_id})
+            messages = await again.until("CHAT_STREAM_END")
+    assert messages[-1]["data"]["finishReason"] == "cancelled"
+    assert 0 < len(said(messages)) < 8
