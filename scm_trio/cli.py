@@ -8,29 +8,28 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import trio
 from cyclopts import App, Parameter
 
-from scm_trio import __version__, config_loader, logs, serve
+from scm_trio import __version__, config_loader, logs
 from scm_trio.auth import authenticator
 from scm_trio.config import Config
-from scm_trio.console import cancel, chat, load
-from scm_trio.development import is_development
+from scm_trio.development import completed, is_development
 from scm_trio.errors import ConfigError, StoreError
-from scm_trio.house import House
 from scm_trio.jwks import fetch_jwks
-from scm_trio.providers.catalogue import SERVED_KINDS
-from scm_trio.store.database import open_database
+
+if TYPE_CHECKING:
+    from scm_trio.house import House
 
 DEFAULT_FILE = Path("scm-trio.yml")
 DAY_S = 86_400.0
 
 app = App(name="scm-trio", version=__version__, help="A real-time AI chat gateway.", backend="trio")
-app.command(chat.run, name="chat")
-app.command(load.run, name="load")
-app.command(cancel.run, name="cancel")
+# Named by their places, so that a short command does not import what a long one needs.
+for _name in ("chat", "load", "cancel"):
+    app.command(f"scm_trio.console.{_name}:run", name=_name)
 
 ConfigFile = Annotated[
     Path | None, Parameter(name="--config", help="YAML file; without it ./scm-trio.yml where there is one.")
@@ -60,6 +59,8 @@ def serve_command(*, config: ConfigFile = None, host: str | None = None, port: i
         host: address to listen on, instead of the configured one.
         port: port to listen on, instead of the configured one; 0 takes any free one.
     """
+    from scm_trio import serve  # noqa: PLC0415 - see above
+
     loaded = _load(config)
     logs.configure(loaded.log)
     serve.run(loaded, host=host, port=port, announce=partial(_announce, is_development(loaded)))
@@ -68,7 +69,7 @@ def serve_command(*, config: ConfigFile = None, host: str | None = None, port: i
 @app.command
 def config(*, config: ConfigFile = None) -> None:
     """Print the effective configuration, secrets hidden."""
-    loaded = config_loader.load(_file(config), os.environ, kinds=SERVED_KINDS)
+    loaded = config_loader.load(_file(config), os.environ)
     print(config_loader.effective(loaded.config, origins=loaded.origins), end="")
 
 
@@ -88,7 +89,7 @@ def token(
         role: roles it carries, for example admin.
         config: configuration file.
     """
-    loaded = serve.with_development_secret(_load(config))
+    loaded = completed(_load(config))
     if ttl <= 0:
         raise ConfigError(f"--ttl: {ttl:g}: a number of seconds above 0 is expected")
     issuer = authenticator(loaded.auth, fetch=fetch_jwks, now=time.time)
@@ -98,6 +99,8 @@ def token(
 @app.command
 def migrate(*, config: ConfigFile = None) -> None:
     """Create the database, or bring it up to this version."""
+    from scm_trio.store.database import open_database  # noqa: PLC0415 - see above
+
     loaded = _load(config)
 
     async def run() -> None:
@@ -109,7 +112,7 @@ def migrate(*, config: ConfigFile = None) -> None:
 
 
 def _load(path: Path | None) -> Config:
-    return config_loader.load_config(_file(path), os.environ, kinds=SERVED_KINDS)
+    return config_loader.load_config(_file(path), os.environ)
 
 
 def _file(path: Path | None) -> Path | None:

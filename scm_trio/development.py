@@ -20,6 +20,18 @@ def is_development(config: Config) -> bool:
     return not (config.auth.secret or config.auth.public_key or config.auth.jwks_url)
 
 
+def completed(config: Config) -> Config:
+    """The configuration as it is, or with the development secret where nothing verifies tokens.
+
+    Raises:
+        ConfigError: the server would be reachable from outside with it, or its file cannot be used.
+    """
+    if not is_development(config):
+        return config
+    check_is_local(config.server.host)
+    return with_secret(config)
+
+
 def secret_path(config: Config) -> Path:
     """Beside an SQLite database, else in the working directory."""
     url = config.store.url

@@ -7,7 +7,7 @@ import resource
 import signal
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import attrs
@@ -39,31 +39,46 @@ async def serve(config: Config, *, on_ready: Callable[[House, int], None], parts
     """
     check_served(config)
     tls = _tls(config)
+    wish = _Wish()
     with trio.open_signal_receiver(*SIGNALS) as signals:
-        async with open_house(config, parts) as house, trio.open_nursery() as connections:
-            house.listener.tls = tls
-            listeners = await _bind(config)
-            _settle()
-            hurry = trio.Event()
-            async with trio.open_nursery() as accepting:
-                accepting.start_soon(_accept, house, listeners, connections)
-                on_ready(house, listeners[0].socket.getsockname()[1])
-                await anext(aiter(signals))
-                log.info("shutting down", grace_s=config.server.shutdown_grace_s)
-                accepting.cancel_scope.cancel()
-            connections.start_soon(_hurry, signals, hurry)
-            await house.drain(config.server.shutdown_grace_s, hurry)
-            connections.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wish.listen, signals)
+            with wish.starting:
+                async with open_house(config, parts) as house, trio.open_nursery() as connections:
+                    house.listener.tls = tls
+                    listeners = await _bind(config)
+                    _settle()
+                    wish.starting = trio.CancelScope()  # from here on a signal asks for an orderly end
+                    async with trio.open_nursery() as accepting:
+                        accepting.start_soon(_accept, house, listeners, connections)
+                        on_ready(house, listeners[0].socket.getsockname()[1])
+                        await wish.stop.wait()
+                        log.info("shutting down", grace_s=config.server.shutdown_grace_s)
+                        accepting.cancel_scope.cancel()
+                    await house.drain(config.server.shutdown_grace_s, wish.hurry)
+                    connections.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
     log.info("stopped")
+
+
+class _Wish:
+    """What signals ask for: the first to stop, each further one to hurry. While the house starts, it is left at once."""
+
+    def __init__(self) -> None:
+        self.starting = trio.CancelScope()
+        self.stop = trio.Event()
+        self.hurry = trio.Event()
+
+    async def listen(self, signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            if self.stop.is_set():
+                self.hurry.set()
+            self.stop.set()
+            self.starting.cancel()
 
 
 async def _accept(house: House, listeners: list[trio.SocketListener], connections: trio.Nursery) -> None:
     await trio.serve_listeners(house.listener.welcome, listeners, handler_nursery=connections)
-
-
-async def _hurry(signals: object, hurry: trio.Event) -> None:
-    async for _ in signals:  # type: ignore[attr-defined]  # trio's signal receiver has no public type
-        hurry.set()
 
 
 async def _bind(config: Config) -> list[trio.SocketListener]:
@@ -110,18 +125,6 @@ def _settle() -> None:
     gc.set_threshold(50_000, 50, 50)
 
 
-def with_development_secret(config: Config) -> Config:
-    """The configuration as it is, or with the development secret where nothing verifies tokens.
-
-    Raises:
-        ConfigError: the server would be reachable from outside with it.
-    """
-    if not development.is_development(config):
-        return config
-    development.check_is_local(config.server.host)
-    return development.with_secret(config)
-
-
 def run(config: Config, *, host: str | None, port: int | None, announce: Callable[[House, int], None]) -> None:
     """Blocking entry point for the command line; raises as ``serve``."""
     server = attrs.evolve(
@@ -129,7 +132,7 @@ def run(config: Config, *, host: str | None, port: int | None, announce: Callabl
         host=config.server.host if host is None else host,
         port=config.server.port if port is None else port,
     )
-    complete = with_development_secret(attrs.evolve(config, server=server))
+    complete = development.completed(attrs.evolve(config, server=server))
     # ``serve`` listens for them itself. One that comes while the process already ends must not spoil its exit code.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

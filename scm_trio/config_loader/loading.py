@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path as FilePath
-from typing import get_args
 
 import attrs
 from attrs import frozen
 
-from scm_trio.config import Config, ProviderKind
+from scm_trio.config import Config
 from scm_trio.config_loader.checks import Contradiction, contradictions
 from scm_trio.config_loader.keys import ROOT, dotted
 from scm_trio.config_loader.reading import Reading
@@ -17,8 +16,6 @@ from scm_trio.config_loader.sources import Node, read_file
 from scm_trio.config_loader.variables import override
 from scm_trio.config_loader.vendors import local_provider, vendor_providers
 from scm_trio.errors import ConfigError
-
-ALL_KINDS: frozenset[str] = frozenset(get_args(ProviderKind))
 
 
 @frozen
@@ -29,25 +26,24 @@ class Loaded:
     origins: Mapping[str, str]
 
 
-def load_config(path: FilePath | None, environ: Mapping[str, str], *, kinds: Collection[str] = ALL_KINDS) -> Config:
+def load_config(path: FilePath | None, environ: Mapping[str, str]) -> Config:
     """Read the configuration: the environment beats the file, the file beats the defaults.
 
     Args:
         path: a YAML file with the key ``scm``; None: the environment alone.
         environ: ``SCM_*`` variables, variables for placeholders, and the vendors' own.
-        kinds: the vendors' own variables of other kinds are left alone; they may be there for another program.
 
     Raises:
         ConfigError: something is unknown, wrong or contradictory; the text has one problem a line.
     """
-    return load(path, environ, kinds=kinds).config
+    return load(path, environ).config
 
 
-def load(path: FilePath | None, environ: Mapping[str, str], *, kinds: Collection[str] = ALL_KINDS) -> Loaded:
+def load(path: FilePath | None, environ: Mapping[str, str]) -> Loaded:
     """As ``load_config``, with the origin of every value."""
     problems: list[str] = []
     root = read_file(path, problems) if path else Node({}, "environment")
-    root = override(_with_vendors(root, environ, kinds), environ, problems)
+    root = override(_with_vendors(root, environ), environ, problems)
     if not _has_providers(root):
         root = root.with_value(("ai", "providers", "local"), local_provider())
     reading = Reading(environ)
@@ -69,10 +65,10 @@ def _has_providers(root: Node) -> bool:
     return bool(providers.value)
 
 
-def _with_vendors(root: Node, environ: Mapping[str, str], kinds: Collection[str]) -> Node:
+def _with_vendors(root: Node, environ: Mapping[str, str]) -> Node:
     if _has_providers(root):
         return root
-    for name, provider in vendor_providers(environ, kinds).items():
+    for name, provider in vendor_providers(environ).items():
         root = root.with_value(("ai", "providers", name), provider)
     return root
 

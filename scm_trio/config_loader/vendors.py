@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from scm_trio.config_loader.sources import Node
 
@@ -20,11 +20,11 @@ _NEEDED = {
 }
 
 
-def vendor_providers(environ: Mapping[str, str], kinds: Collection[str]) -> dict[str, Node]:
-    """One provider for every vendor of these kinds whose variables are there, under the name of its kind."""
+def vendor_providers(environ: Mapping[str, str]) -> dict[str, Node]:
+    """One provider for every vendor whose variables are there, under the name of its kind."""
     found = {}
     for kind, keys in _VENDORS.items():
-        if kind not in kinds or not all(environ.get(name) for name in _NEEDED[kind]):
+        if not all(environ.get(name) for name in _NEEDED[kind]):
             continue
         first = next(iter(keys))
         entries = {"kind": Node(kind, first)}
