@@ -19,9 +19,9 @@ from attrs import field, frozen
 from scm_trio.auth import authenticator
 from scm_trio.chat.journal import StoreJournal
 from scm_trio.chat.limits import UserRates
-from scm_trio.chat.prompt import estimate_tokens
+from scm_trio.chat.prompt import estimate_tokens, fits
 from scm_trio.chat.service import ChatService, Rules
-from scm_trio.chat.usage import Cost
+from scm_trio.chat.usage import Cost, Spending
 from scm_trio.cluster.hub import Hub
 from scm_trio.config import Config
 from scm_trio.errors import CloseCode, Disconnect, StoreError
@@ -30,7 +30,8 @@ from scm_trio.jwks import fetch_jwks
 from scm_trio.listener import Listener
 from scm_trio.metrics import Metrics
 from scm_trio.providers.base import Provider
-from scm_trio.providers.catalogue import build_providers
+from scm_trio.providers.catalogue import build_providers, chain_providers
+from scm_trio.providers.fallback import Terms
 from scm_trio.providers.local import Local
 from scm_trio.store import runs
 from scm_trio.store.database import Database, Offload, in_thread, open_database
@@ -58,7 +59,7 @@ class Parts:
     clock: Clock = field(factory=_system_clock)
     offload: Offload = in_thread
     providers: Mapping[str, Provider] | None = None
-    """None: those of the configuration."""
+    """None: those of the configuration, with retries and fallback around them."""
 
 
 @frozen
@@ -111,10 +112,13 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
                 log.warning("sealed interrupted answers", count=sealed)
             providers = parts.providers
             if providers is None:
-                providers = build_providers(config.ai, connect_timeout_s=config.websocket.stream.connect_timeout_s)
-            for provider in providers.values():
-                if isinstance(provider, Local):
-                    await tasks.start(_hosted, models, provider.run)
+                streams = config.websocket.stream
+                configured = build_providers(config.ai, connect_timeout_s=streams.connect_timeout_s)
+                for provider in configured.values():
+                    if isinstance(provider, Local):
+                        await tasks.start(_hosted, models, provider.run)
+                terms = Terms(parts.clock.jitter, fits, streams.first_token_timeout_s)
+                providers = chain_providers(configured, config.ai, terms)
             nursery = await tasks.start(_hosted, running, _runs_nursery)
             house = _build(config, parts.clock, tokens, database, providers, nursery)
             tasks.start_soon(_sweep, house)
@@ -203,6 +207,7 @@ def _web_services(gate: Gate, database: Database, providers: Mapping[str, Provid
         token_ttl_s=gate.tokens.ttl_s,
         allow_refresh=gate.tokens.refresh,
         query_token=gate.tokens.query_allowed,
+        usage=Spending(database, gate.clock.now).read,
     )
 
 

@@ -142,7 +142,32 @@ class Finish:
     raw: str | None = None
 
 
-ProviderEvent = Delta | ToolCall | Usage | Finish
+@frozen
+class Attempt:
+    """A provider is about to be asked: at first (``number`` 0), again, or instead of another one."""
+
+    number: int
+    provider: str
+    model: str
+
+
+@frozen
+class AttemptFailed:
+    """The attempt ended before its first word; another one or the failure itself follows.
+
+    Attributes:
+        code: how it ended, an error code of the wire.
+        was_accepted: whether the provider had begun to respond, so that it may charge for the prompt.
+        retry_in_s: seconds until the same provider is asked again; None: it is not.
+    """
+
+    code: str
+    was_accepted: bool = False
+    retry_in_s: float | None = None
+
+
+ProviderEvent = Delta | ToolCall | Usage | Finish | Attempt | AttemptFailed
+"""The last two come only from a provider that stands for several attempts."""
 
 
 @frozen

@@ -27,6 +27,14 @@ class StoredAnswer:
     rev: int
 
 
+@frozen
+class Notice:
+    """Something on the way to an answer that its viewers are told: ``code`` is the sentence, ``provider`` is in it."""
+
+    code: str
+    provider: str
+
+
 class Answer:
     """See the module.
 
@@ -34,6 +42,7 @@ class Answer:
         key: names this object for as long as it lives; ``info`` may turn out to be that of an earlier answer.
         opened: set when START may go out, or when the request was refused (``refusal``).
         ended: set when the log is sealed and ``ending`` is known. Not set for a refused request.
+        notices: what viewers are told besides the answer, oldest first.
         failure: what went wrong, where something did; told right before END.
     """
 
@@ -44,6 +53,7 @@ class Answer:
         self.streaming = streaming
         self.rev = 0
         self.log = AnswerLog(max_bytes)
+        self.notices: list[Notice] = []
         self.opened = trio.Event()
         self.ended = trio.Event()
         self.refusal: RequestFailed | None = None
@@ -55,6 +65,11 @@ class Answer:
     def viewer(self) -> Iterator[None]:
         """Be one of those who watch."""
         yield
+
+    def notify(self, notice: Notice) -> None:
+        """Tell every viewer."""
+        self.notices.append(notice)
+        self.log.nudge()
 
     def restore(self, stored: StoredAnswer) -> None:
         """Become the answer that was given earlier."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import trio
+from attrs import frozen
 from sqlalchemy import Connection
 
 from scm_trio.chat.answer import StoredAnswer
+from scm_trio.chat.attempts import UpstreamAttempt
 from scm_trio.chat.prompt import build_turns, estimate_turns
 from scm_trio.chat.run import Plan, Run
 from scm_trio.chat.usage import Cost
@@ -17,6 +20,14 @@ from scm_trio.store.database import Database
 
 MAX_HISTORY = 200
 """Messages of the branch that are read back at most; the model's context trims further."""
+
+
+@frozen
+class _Entry:
+    """What has to be done to a row of the ledger."""
+
+    opened: ledger.Attempt | None
+    settled: ledger.SettledAttempt | None
 
 
 class StoreJournal:
@@ -135,8 +146,18 @@ class StoreJournal:
         run_id = run.info.message_id
         await self._database.write(runs.checkpoint, run_id, run.log.content, run.log.reasoning, run.rev)
 
+    async def attempt(self, run: Run) -> None:
+        """Bring the ledger up to date with the run's attempts, in one transaction.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        rows = list(run.attempts.unsaved)
+        await self._database.write(_keep, self._entries(run, rows))
+        run.attempts.saved(rows)
+
     async def end(self, run: Run, ending: Ending) -> None:
-        """Store the answer and settle its attempt, in one transaction.
+        """Store the answer and settle its attempts, in one transaction.
 
         Raises:
             StoreError: the database failed; the next start seals the run with its last checkpoint.
@@ -150,21 +171,52 @@ class StoreJournal:
             rev=run.rev,
             usage=ending.usage,
             error_code=run.failure.code if run.failure else None,
+            model=run.info.model,
+            provider=run.info.provider,
         )
-        price = self._costs.get(run.info.provider)
-        settled = ledger.SettledAttempt(
-            attempt_id=f"{run.info.message_id}-0",
-            outcome=ending.reason.value,
-            duration_ms=round(ending.duration_s * 1000),
-            usage=ending.usage,
-            cost=price.of(run.info.model, ending.usage) if price else None,
+        rows = list(run.attempts.unsaved)
+        await self._database.write(_end, ended, self._entries(run, rows))
+        run.attempts.saved(rows)
+
+    def _entries(self, run: Run, rows: list[UpstreamAttempt]) -> list[_Entry]:
+        return [_Entry(None if row.is_noted else self._opened(run, row), self._settled(run, row)) for row in rows]
+
+    def _opened(self, run: Run, row: UpstreamAttempt) -> ledger.Attempt:
+        return ledger.Attempt(
+            attempt_id=f"{run.info.message_id}-{row.number}",
+            run_id=run.info.message_id,
+            message_id=run.info.message_id,
+            user_id=run.plan.user_id,
+            provider=row.provider,
+            model=row.model,
+            started_at=self._now() - (trio.current_time() - row.started_at),
+            prompt_tokens=row.prompt_tokens,
         )
-        await self._database.write(_end, ended, settled)
+
+    def _settled(self, run: Run, row: UpstreamAttempt) -> ledger.SettledAttempt | None:
+        if row.outcome is None or row.usage is None or row.ended_at is None:
+            return None
+        price = self._costs.get(row.provider)
+        return ledger.SettledAttempt(
+            attempt_id=f"{run.info.message_id}-{row.number}",
+            outcome=row.outcome,
+            duration_ms=round((row.ended_at - row.started_at) * 1000),
+            usage=row.usage,
+            cost=price.of(row.model, row.usage) if price else None,
+        )
 
 
-def _end(conn: Connection, ended: runs.EndedRun, settled: ledger.SettledAttempt) -> None:
+def _end(conn: Connection, ended: runs.EndedRun, entries: list[_Entry]) -> None:
     runs.end_run(conn, ended)
-    ledger.settle_attempt(conn, settled)
+    _keep(conn, entries)
+
+
+def _keep(conn: Connection, entries: list[_Entry]) -> None:
+    for entry in entries:
+        if entry.opened is not None:
+            ledger.note_attempt(conn, entry.opened)
+        if entry.settled is not None:
+            ledger.settle_attempt(conn, entry.settled)
 
 
 def _recall(conn: Connection, user_id: str, message_id: str) -> StoredAnswer:

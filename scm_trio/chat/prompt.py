@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from scm_trio.errors import ContextTooLong
-from scm_trio.model import Message, Turn
+from scm_trio.model import Message, Prompt, Turn
 
 TURN_OVERHEAD_TOKENS = 4
 """Role marks and separators around each turn."""
@@ -52,11 +52,19 @@ def build_turns(
     return (*head, *past, tail)
 
 
+def fits(prompt: Prompt, context_tokens: int) -> bool:
+    """Whether a prompt that was built for another model leaves this context room for an answer."""
+    return estimate_turns(prompt.turns) <= context_tokens - _answer_room(prompt.max_tokens, context_tokens)
+
+
+def _answer_room(max_tokens: int | None, context_tokens: int) -> int:
+    return min(max_tokens or context_tokens // ANSWER_SHARE, context_tokens // 2)
+
+
 def _newest_that_fit(
     past: Sequence[Turn], context_tokens: int, max_tokens: int | None, fixed: Sequence[Turn]
 ) -> list[Turn]:
-    answer = min(max_tokens or context_tokens // ANSWER_SHARE, context_tokens // 2)
-    room = context_tokens - answer - estimate_turns(fixed)
+    room = context_tokens - _answer_room(max_tokens, context_tokens) - estimate_turns(fixed)
     if room < 0:
         raise ContextTooLong(f"the question alone passes {context_tokens} tokens")
     kept: list[Turn] = []

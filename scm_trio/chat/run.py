@@ -13,9 +13,11 @@ from typing import Protocol
 
 import structlog
 import trio
-from attrs import field, frozen
+from attrs import evolve
 
-from scm_trio.chat.answer import Answer, StoredAnswer
+from scm_trio.chat.answer import Answer, Notice, StoredAnswer
+from scm_trio.chat.attempts import Attempts
+from scm_trio.chat.plan import Deadlines, Plan, Question
 from scm_trio.chat.prompt import estimate_tokens, estimate_turns
 from scm_trio.errors import (
     ContentFiltered,
@@ -28,8 +30,10 @@ from scm_trio.errors import (
     StoreError,
     TimedOut,
 )
-from scm_trio.model import AnswerInfo, Delta, Ending, Finish, FinishReason, Prompt, Usage
+from scm_trio.model import Attempt, AttemptFailed, Delta, Ending, Finish, FinishReason, Prompt, Usage
 from scm_trio.providers.base import Batch, Provider
+
+__all__ = ["Deadlines", "Journal", "Observer", "Plan", "Question", "Run"]
 
 log = structlog.get_logger(__name__)
 
@@ -41,45 +45,6 @@ STORE_LIMIT_S = 10.0
 """How long storing the end of an answer may take."""
 CLOSE_LIMIT_S = 5.0
 """How long a cancelled provider may take to close before END goes out without it."""
-
-
-@frozen
-class Deadlines:
-    """Seconds; each has one meaning of its own. The connect timeout is the provider's."""
-
-    first_token_s: float
-    idle_s: float
-    total_s: float
-
-
-@frozen
-class Question:
-    """What is asked, and where in the conversation."""
-
-    text: str = field(repr=False)
-    parent_id: str | None
-    """None: go on from the newest message."""
-    system_prompt: str | None = field(repr=False)
-    temperature: float | None
-    max_tokens: int | None
-
-
-@frozen
-class Plan:
-    """Everything that is fixed when a run begins."""
-
-    info: AnswerInfo
-    question: Question
-    context_tokens: int | None
-    user_id: str
-    session_id: str
-    """As the asker calls it."""
-    conversation_id: str
-    streaming: bool
-    deadlines: Deadlines
-    orphan_grace_s: float | None
-    """None: goes on without viewers until it is done."""
-    max_bytes: int
 
 
 class Journal(Protocol):
@@ -100,6 +65,9 @@ class Journal(Protocol):
         """
 
     async def checkpoint(self, run: Run) -> None: ...
+
+    async def attempt(self, run: Run) -> None:
+        """Bring the ledger up to date with the run's attempts."""
 
     async def end(self, run: Run, ending: Ending) -> None: ...
 
@@ -129,6 +97,7 @@ class Run(Answer):
         super().__init__(plan.info, plan.session_id, streaming=plan.streaming, max_bytes=plan.max_bytes)
         self.plan = plan
         self.started_at = trio.current_time()
+        self.attempts = Attempts(plan.info, self.started_at)
         self._provider = provider
         self._journal = journal
         self._observer = observer
@@ -229,6 +198,9 @@ class Run(Answer):
             saving.cancel()
             reason, self.failure = self._judge()
             ending = self.ending = self._make_ending(reason, self._usage or self._estimate(prompt))
+            failed = reason is FinishReason.ERROR and self.failure is not None
+            outcome = self.failure.code if failed and self.failure else reason.value
+            self.attempts.end(outcome, ending.usage, self.started_at + ending.duration_s)
             await self._store(ending)
             self.seal()
             self._report(ending)
@@ -245,14 +217,12 @@ class Run(Answer):
                 self._gap.deadline = trio.current_time() + limits.first_token_s if prompt.stream else math.inf
                 async with self._provider.stream(prompt) as events:
                     async for batch in events:
-                        if self._take(batch):
+                        if batch and isinstance(batch[0], Attempt | AttemptFailed):
+                            await self._turn(batch[0], prompt)
+                        elif self._take(batch):
                             self._gap.deadline = trio.current_time() + limits.idle_s
-            if self._gap.cancelled_caught:
-                self._fail(TimedOut(field="idle" if self.log.next_index else "first_token"))
-            elif self._total.cancelled_caught:
-                self._fail(TimedOut(field="total"))
-            elif self._scope.cancelled_caught:
-                self._miss_viewers()
+            if any(scope.cancelled_caught for scope in (self._scope, self._total, self._gap)):
+                self._note_stop()
         except RequestFailed as exc:
             self._fail(exc)
         except Exception:
@@ -263,21 +233,18 @@ class Run(Answer):
             self._closed_at = trio.current_time()
             self._closed.set()
 
-    def _miss_viewers(self) -> None:
-        """Unless it was stopped for another reason, nobody has watched for the orphan grace."""
-        if self._wish is None and self.failure is None:
+    def _note_stop(self) -> None:
+        """What stopped the provider: a wish, a failure, or the deadline that passed first. More may pass while it closes."""
+        if self._wish is not None or self.failure is not None:
+            return
+        if self._scope.deadline < min(self._gap.deadline, self._total.deadline):
+            # Nobody has watched for the orphan grace.
             self._wish = _Wish(FinishReason.CANCELLED)
             self._wish.at = self._scope.deadline
-
-    def _give_up_closing(self) -> None:
-        """The provider was stopped and does not close: what stopped it counts as if it had."""
-        if self._wish is None and self._finish is None:
-            if self._gap.cancel_called:
-                self._fail(TimedOut(field="idle" if self.log.next_index else "first_token"))
-            elif self._total.cancel_called:
-                self._fail(TimedOut(field="total"))
-            else:
-                self._miss_viewers()
+        elif self._gap.deadline <= self._total.deadline:
+            self._fail(TimedOut(field="idle" if self.log.next_index else "first_token"))
+        else:
+            self._fail(TimedOut(field="total"))
 
     def _fail(self, failure: RequestFailed) -> None:
         # The first failure is the cause; and what comes after the end was told is nobody's business.
@@ -304,6 +271,34 @@ class Run(Answer):
             self._scope.cancel()
         return True
 
+    async def _turn(self, event: Attempt | AttemptFailed, prompt: Prompt) -> None:
+        """An attempt begins or has failed, before the first word: tell it to the viewers and to the ledger."""
+        now = trio.current_time()
+        if isinstance(event, AttemptFailed):
+            if self._usage is None:
+                tokens = estimate_turns(prompt.turns) if event.was_accepted else 0
+                self._usage = Usage(prompt_tokens=tokens, source="estimated")
+            self.attempts.end(event.code, self._usage, now)
+            log.info("attempt failed", message_id=self.info.message_id, provider=self.info.provider, error=event.code)
+            if event.retry_in_s is not None:
+                self.notify(Notice("RETRYING", self.info.provider))
+        else:
+            self._usage = None
+            self.attempts.begin(event, now, lambda: estimate_turns(prompt.turns))
+            if event.provider != self.info.provider:
+                self.notify(Notice("FALLBACK", event.provider))
+            self.info = evolve(self.info, provider=event.provider, model=event.model)
+        if self.attempts.unsaved:
+            await self._save_attempts()
+
+    async def _save_attempts(self) -> None:
+        # What cannot be written now is written with the answer's end.
+        try:
+            with trio.move_on_after(STORE_LIMIT_S):
+                await self._journal.attempt(self)
+        except StoreError as exc:
+            log.warning("attempt not stored", message_id=self.info.message_id, error=str(exc))
+
     async def _watch(self) -> None:
         """Wait until the provider is closed, or one that was stopped has had its time for it."""
         stopped_at: float | None = None
@@ -314,7 +309,8 @@ class Run(Answer):
             with trio.move_on_at(limit) as late:
                 await self._closed.wait()
             if late.cancelled_caught and stopped_at is not None:
-                self._give_up_closing()
+                if self._finish is None:
+                    self._note_stop()
                 return
 
     async def _save(self, scope: trio.CancelScope) -> None:

@@ -1,15 +1,18 @@
-"""What answers cost, by the price table of the configuration."""
+"""What answers cost, by the price table of the configuration, and what a user has spent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 
 from scm_trio.config import Price
 from scm_trio.model import Usage
+from scm_trio.store import ledger
+from scm_trio.store.database import Database
 
 _PER = 1_000_000
+DEFAULT_PERIOD_S = 30 * 86_400.0
 
 
 @frozen
@@ -24,3 +27,32 @@ class Cost:
         if price is None:
             return None
         return (usage.prompt_tokens * price.prompt + usage.completion_tokens * price.completion) / _PER
+
+
+@frozen
+class Spending:
+    """The ledger, for those whose answers are in it. ``now`` is the wall clock, seconds since the epoch."""
+
+    database: Database
+    now: Callable[[], float]
+
+    async def read(
+        self, user_id: str, since: float | None, until: float | None, attempts: int | None
+    ) -> Sequence[ledger.UsageDay] | Sequence[ledger.AttemptRow]:
+        """Return what the user spent in ``since <= t < until``; by default the last 30 days up to now.
+
+        Args:
+            user_id: whose.
+            since: seconds since the epoch; None: 30 days before the end.
+            until: seconds since the epoch; None: now.
+            attempts: the newest so many attempts instead of days.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        # What has begun at this very moment counts.
+        end = self.now() + 1 if until is None else until
+        begin = end - DEFAULT_PERIOD_S if since is None else since
+        if attempts is None:
+            return await self.database.read(ledger.usage_by_day, user_id, begin, end)
+        return await self.database.read(ledger.attempts, user_id, begin, end, attempts)

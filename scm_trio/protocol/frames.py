@@ -56,6 +56,11 @@ def end(info: AnswerInfo, ending: Ending, *, rev: int, length: int, sha256: str)
     )
 
 
+def notice(info: AnswerInfo, code: str, lang: Lang, **params: object) -> messages.Info:
+    """Something on the way to an answer; ``params`` go into the code's sentence."""
+    return messages.Info(code=code, message=sentence(code, lang, **params), message_id=info.message_id)
+
+
 def response(info: AnswerInfo, content: str, ending: Ending) -> messages.ChatResponse:
     return messages.ChatResponse(
         message_id=info.message_id,

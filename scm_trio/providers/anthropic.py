@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
+import trio
 from attrs import frozen
 
 from scm_trio import config
@@ -15,6 +16,7 @@ from scm_trio.model import Prompt, Turn
 from scm_trio.providers.anthropic_errors import AnthropicClassifier
 from scm_trio.providers.anthropic_reader import AnthropicReader
 from scm_trio.providers.http_provider import HttpProvider
+from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.upstream import Upstream
 
 BASE_URL = "https://api.anthropic.com"
@@ -112,12 +114,14 @@ def anthropic_provider(name: str, settings: config.Provider, *, connect_timeout_
         connect_timeout_s=connect_timeout_s,
         max_concurrency=settings.max_concurrency,
     )
+    keys = KeyRing(settings.keys, trio.current_time)
     return HttpProvider(
         upstream,
         Messages(version, settings.context_tokens),
-        lambda: _identity(settings.keys),
+        lambda: _identity(keys.pick()),
         models=settings.models,
         context_tokens=settings.context_tokens,
+        keys=keys,
     )
 
 

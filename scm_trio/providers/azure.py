@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
+import trio
+
 from scm_trio import config
 from scm_trio.errors import ConfigError, ContentFiltered
+from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai import Dialect, OpenAi, bearer
 from scm_trio.providers.openai_errors import Codes
 from scm_trio.providers.upstream import Upstream
@@ -37,12 +40,14 @@ def azure_provider(name: str, settings: config.Provider, *, connect_timeout_s: f
         max_concurrency=settings.max_concurrency,
     )
     deployment = settings.deployment
+    keys = KeyRing(() if settings.bearer_token else settings.keys, trio.current_time)
     return OpenAi(
         upstream,
         _dialect(settings),
-        lambda: _identity(settings.bearer_token, settings.keys),
+        lambda: _identity(settings.bearer_token, keys.pick()),
         models=settings.models or ((deployment,) if deployment else ()),
         context_tokens=settings.context_tokens,
+        keys=keys,
     )
 
 

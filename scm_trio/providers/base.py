@@ -33,7 +33,7 @@ class Provider(Protocol):
         An answer that the provider ended properly has exactly one ``Finish`` as its last event; ``Usage``, where the
         provider tells it, comes before. With ``prompt.stream`` false the vendor is asked for one whole body, which
         comes as one batch. When the context is left, for whatever reason, the upstream connection is closed or idle:
-        nothing is generated any more.
+        nothing is generated any more. A provider that asks again or elsewhere tells its attempts beside the answer.
 
         Raises (on entering or while iterating):
             TimedOut: no connection within the connect timeout (``field`` = ``connect``).

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from scm_trio.errors import ProviderRejected, RequestFailed, ResponseTooLarge
+from scm_trio.errors import ProviderAuth, ProviderRateLimited, ProviderRejected, RequestFailed, ResponseTooLarge
 from scm_trio.model import Prompt
 from scm_trio.providers import base
 from scm_trio.providers.answer_reader import AnswerReader
+from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.sse import MAX_EVENT_BYTES, EventTooLarge, SseDecoder
 from scm_trio.providers.upstream import Upstream, UpstreamResponse
 
@@ -49,8 +50,10 @@ class HttpProvider:
         *,
         models: tuple[str, ...] = (),
         context_tokens: int | None = None,
+        keys: KeyRing | None = None,
     ) -> None:
         self.name = upstream.name
+        self.keys = keys
         self.models = models
         self.context_tokens = context_tokens
         self._upstream = upstream
@@ -66,7 +69,10 @@ class HttpProvider:
         path, body = self._dialect.path_for(prompt), self._dialect.body(prompt)
         async with self._upstream.post_stream(path, body, {**self._dialect.headers, **identity}) as response:
             if not 200 <= response.status < 300:
-                raise reader.classifier.refused(response.status, response.headers, await response.read_error())
+                failure = reader.classifier.refused(response.status, response.headers, await response.read_error())
+                if self.keys is not None and isinstance(failure, ProviderAuth | ProviderRateLimited):
+                    self.keys.refuse(secrets, failure)
+                raise failure
             if response.media_type in {"text/html", "application/xhtml+xml"}:
                 # A wrong address, or a portal in between: trying again would bring the same page.
                 raise ProviderRejected(f"{self.name}: a web page instead of an answer")

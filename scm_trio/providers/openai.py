@@ -7,12 +7,14 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+import trio
 from attrs import field, frozen
 
 from scm_trio import config
 from scm_trio.errors import ModelUnknown
 from scm_trio.model import Prompt
 from scm_trio.providers.http_provider import HttpProvider
+from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai_errors import Classifier, Codes
 from scm_trio.providers.openai_reader import OpenAiReader
 from scm_trio.providers.presets import find_preset
@@ -104,12 +106,14 @@ def openai_provider(name: str, settings: config.Provider, *, connect_timeout_s: 
         whole_body_extras=preset.whole_body_extras,
         codes=preset.codes,
     )
+    keys = KeyRing(settings.keys, trio.current_time)
     return OpenAi(
         upstream,
         dialect,
-        lambda: bearer(settings.keys),
+        lambda: bearer(keys.pick()),
         models=settings.models,
         context_tokens=settings.context_tokens,
+        keys=keys,
     )
 
 

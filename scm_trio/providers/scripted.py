@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 from attrs import define, field, frozen
 
-from scm_trio.model import Delta, DeltaKind, Finish, FinishReason, Prompt, ProviderEvent, ToolCall, Usage
+from scm_trio.model import Delta, DeltaKind, Finish, FinishReason, Prompt, ProviderEvent
 from scm_trio.providers import base
 
 SLOW_CLOSE_LIMIT_S = 3600.0
@@ -147,6 +147,6 @@ class _Answer:
         return self._said(Finish(FinishReason.COMPLETED)) if not self._finished else ()
 
     def _said(self, step: str | ProviderEvent | Batch) -> base.Batch:
-        batch = Batch([step]).events if isinstance(step, str | Delta | ToolCall | Usage | Finish) else step.events
+        batch = step.events if isinstance(step, Batch) else Batch([step]).events
         self._finished = self._finished or any(isinstance(event, Finish) for event in batch)
         return batch

@@ -12,7 +12,7 @@ from attrs import asdict, fields, frozen
 from sqlalchemy import Connection, RowMapping, bindparam, distinct, func, insert, select, update
 
 from scm_trio.model import Usage
-from scm_trio.store.schema import RUNNING, attempt_is_running, usage
+from scm_trio.store.schema import RUNNING, attempt_is_running, insert_unless_there, usage
 
 DAY_S = 86_400
 
@@ -77,6 +77,14 @@ def open_attempt(conn: Connection, attempt: Attempt) -> None:
     day = int(attempt.started_at // DAY_S)
     estimate = Usage(prompt_tokens=attempt.prompt_tokens, source="estimated")
     conn.execute(insert(usage), {**asdict(attempt), **asdict(estimate), "day": day, "outcome": RUNNING})
+
+
+def note_attempt(conn: Connection, attempt: Attempt) -> None:
+    """Write a further attempt down as running, or who is really asked in one that is there; a settled one stays as it is."""
+    estimate = Usage(prompt_tokens=attempt.prompt_tokens, source="estimated")
+    values = {**asdict(attempt), **asdict(estimate), "day": int(attempt.started_at // DAY_S), "outcome": RUNNING}
+    conn.execute(insert_unless_there(conn, usage, "attempt_id"), values)
+    conn.execute(_SETTLE, {"attempt": attempt.attempt_id, "provider": attempt.provider, "model": attempt.model})
 
 
 def settle_attempt(conn: Connection, settled: SettledAttempt) -> None:

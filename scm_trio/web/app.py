@@ -19,6 +19,7 @@ from scm_trio.web.page import PageRoutes
 from scm_trio.web.services import WebServices
 from scm_trio.web.status import StatusRoutes
 from scm_trio.web.tokens import TokenRoutes
+from scm_trio.web.usage import UsageRoutes
 
 
 def operations(services: WebServices) -> list[Operation]:
@@ -28,6 +29,7 @@ def operations(services: WebServices) -> list[Operation]:
         *StatusRoutes(services).operations(),
         *TokenRoutes(services).operations(),
         *ModelRoutes(services).operations(),
+        *UsageRoutes(services).operations(),
         *ChatPathRoutes(services).operations(),
     ]
 

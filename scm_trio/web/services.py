@@ -12,6 +12,7 @@ from scm_trio.auth import pick_token
 from scm_trio.errors import Forbidden
 from scm_trio.metrics import Metrics
 from scm_trio.model import Principal
+from scm_trio.store.ledger import AttemptRow, UsageDay
 
 
 class Authenticator(Protocol):
@@ -42,6 +43,7 @@ class WebServices:
         draining: whether the server is about to stop.
         stats: numbers for the statistics route, in camelCase.
         models: ``{provider, models, default}`` of each provider on offer.
+        usage: what a user spent between two times (None: by default) by day, or attempt by attempt up to a number.
         token_ttl_s: how long a refreshed token lives.
         allow_refresh: whether the configuration lets valid tokens be exchanged for new ones.
         query_token: whether the WebSocket handshake takes ``?token=``; plain HTTP never does.
@@ -53,6 +55,7 @@ class WebServices:
     draining: Callable[[], bool]
     stats: Callable[[], Mapping[str, object]]
     models: Callable[[], Sequence[Mapping[str, object]]]
+    usage: Callable[[str, float | None, float | None, int | None], Awaitable[Sequence[UsageDay] | Sequence[AttemptRow]]]
     token_ttl_s: float = 3600.0
     allow_refresh: bool = False
     query_token: bool = True

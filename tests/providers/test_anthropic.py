@@ -8,7 +8,7 @@ from scm_trio import config, errors
 from scm_trio.config_loader import load_config
 from scm_trio.model import Delta, Finish, FinishReason, Prompt, ProviderEvent, Turn, Usage
 from scm_trio.providers.anthropic import DEFAULT_MAX_TOKENS, LONGEST_WHOLE_TOKENS, Messages, anthropic_provider
-from scm_trio.providers.catalogue import SERVED_KINDS, build_providers
+from scm_trio.providers.catalogue import build_providers
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.http_provider import HttpProvider
@@ -364,6 +364,6 @@ def test_a_configuration_that_cannot_be_used_is_refused(settings, what):
 
 
 def test_a_key_in_the_environment_is_enough():
-    ai = load_config(None, {"ANTHROPIC_API_KEY": "k"}, kinds=SERVED_KINDS).ai
+    ai = load_config(None, {"ANTHROPIC_API_KEY": "k"}).ai
     provider = build_providers(ai, connect_timeout_s=5)["anthropic"]
     assert (provider.name, provider.models, provider.context_tokens) == ("anthropic", (), None)

@@ -16,7 +16,7 @@ from scm_trio import config, errors
 from scm_trio.config_loader import load_config
 from scm_trio.model import Delta, Finish, FinishReason, Prompt, ProviderEvent, Turn
 from scm_trio.providers.azure import azure_provider
-from scm_trio.providers.catalogue import SERVED_KINDS, build_providers
+from scm_trio.providers.catalogue import build_providers
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.openai import OpenAi
@@ -263,7 +263,7 @@ def test_the_rest_of_the_configuration_counts_too():
 
 def test_key_and_address_in_the_environment_are_enough():
     environ = {"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_ENDPOINT": "https://acme.openai.azure.com/"}
-    ai = load_config(None, environ, kinds=SERVED_KINDS).ai
+    ai = load_config(None, environ).ai
     provider = build_providers(ai, connect_timeout_s=5)["azure"]
     assert (provider.name, provider.models, provider.context_tokens) == ("azure", (), None)
 

@@ -161,7 +161,16 @@ class World:
     checks: dict[str, str] = Factory(lambda: {"store": "ok", "broker": "ok"})
     readiness_takes_s: float = 0.0
     draining: bool = False
+    usage_rows: Any = Factory(list)
+    usage_asked: list[Any] = Factory(list)
     metrics: Metrics = Factory(lambda: Metrics(now=lambda: 0.0))
+
+    async def usage(self, *asked: Any) -> list[Any]:
+        await trio.lowlevel.checkpoint()
+        self.usage_asked.append(asked)
+        if isinstance(self.usage_rows, Exception):
+            raise self.usage_rows
+        return self.usage_rows
 
     async def readiness(self) -> dict[str, str]:
         await trio.sleep(self.readiness_takes_s)
@@ -175,6 +184,7 @@ class World:
             draining=lambda: self.draining,
             stats=lambda: {**self.metrics.connection_stats(), "activeRuns": []},
             models=lambda: [{"provider": "openai", "models": ["gpt-4o"], "default": True}],
+            usage=self.usage,
             token_ttl_s=600.0,
             allow_refresh=True,
         )

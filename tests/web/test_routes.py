@@ -151,7 +151,7 @@ async def test_what_the_document_protects_is_protected(site) -> None:
             if operation["security"]:
                 protected.add(path)
 
-    assert protected == {"/scm/ai/stats", "/scm/ai/models", "/scm/ai/token/refresh"}
+    assert protected == {"/scm/ai/stats", "/scm/ai/models", "/scm/ai/token/refresh", "/scm/ai/usage"}
 
 
 async def test_operation_ids_are_unique_and_references_resolve(site) -> None:

@@ -1,0 +1,268 @@
+"""Asking again, and asking somebody else: a provider that stands for a row of them.
+
+All of it happens before the first word of an answer; after it nothing is retried.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import trio
+from attrs import evolve, field, frozen
+
+from scm_trio.errors import (
+    ContentFiltered,
+    ProviderAuth,
+    ProviderRateLimited,
+    ProviderUnavailable,
+    RequestFailed,
+)
+from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, Prompt, ToolCall
+from scm_trio.providers.base import Batch, Provider
+from scm_trio.providers.breaker import Breaker, Breakers
+from scm_trio.providers.keys import KeyRing
+
+MAX_WAIT_S = 30.0
+"""Who asks us to wait longer is not asked again."""
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 8.0
+
+Fits = Callable[[Prompt, int], bool]
+"""Whether a prompt and its answer have room in a context of so many tokens."""
+
+
+@frozen
+class Link:
+    """A provider as a member of chains, which share its breakers and keys.
+
+    Attributes:
+        retries: how often it is asked again before its first word.
+        keys: its keys, where it has some; a refused one is replaced by the next, which counts as no retry.
+    """
+
+    provider: Provider
+    retries: int = 2
+    keys: KeyRing | None = None
+    breakers: Breakers = field(factory=Breakers)
+
+    def model_for(self, asked: str) -> str:
+        """The model asked for if it is on offer here, else the default one."""
+        models = self.provider.models
+        return asked if not models or asked in models else models[0]
+
+    def blocked(self, model: str, now: float) -> RequestFailed | None:
+        """Why asking would be of no use now; None: it may be tried."""
+        if wait_s := self.breakers.of(model).wait_s(now):
+            return ProviderUnavailable(f"{self.provider.name}: failed too often", retry_after_s=wait_s)
+        return self.keys.failure() if self.keys is not None else None
+
+    def has_another_key(self, failure: RequestFailed) -> bool:
+        """Whether the failure was about a key, and there is one that does not rest."""
+        return (
+            isinstance(failure, ProviderAuth | ProviderRateLimited)
+            and self.keys is not None
+            and len(self.keys) > 1
+            and self.keys.failure() is None
+        )
+
+
+@frozen
+class Terms:
+    """What a chain goes by.
+
+    Attributes:
+        jitter: a number from 0 to 1, at random.
+        fits: skips providers whose context is too small.
+        patience_s: a streamed answer that is given up after so long without a word is its provider's failure.
+    """
+
+    jitter: Callable[[], float] = random.random
+    fits: Fits = lambda _prompt, _tokens: True
+    patience_s: float = 60.0
+
+
+class Chain:
+    """The first link's provider, helped out by the others in their order; see ``base.Provider``.
+
+    Besides an answer's events its streams tell each ``Attempt`` before it begins, and each ``AttemptFailed``.
+    """
+
+    def __init__(self, links: Sequence[Link], terms: Terms | None = None) -> None:
+        self.links = tuple(links)
+        self.primary = self.links[0].provider
+        self._terms = terms or Terms()
+
+    @property
+    def name(self) -> str:
+        return self.primary.name
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.primary.models
+
+    @property
+    def context_tokens(self) -> int | None:
+        return self.primary.context_tokens
+
+    @asynccontextmanager
+    async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[Batch]]:
+        """Ask. All failures come while iterating: the primary's own, if nobody else could help."""
+        async with AsyncExitStack() as upstream:
+            answer = _Answer(self.links, self._terms, prompt, upstream)
+            try:
+                yield answer
+            finally:
+                answer.leave()
+
+    async def aclose(self) -> None:
+        """Close the primary; every other provider is some other chain's primary."""
+        await self.primary.aclose()
+
+
+class _Answer:
+    """One answer: a state machine that is stepped by the one who reads it.
+
+    The provider's context is held in a stack of the chain's stream, so that it is left in order, with the exception
+    that ended the reading; an async generator could not promise that.
+    """
+
+    def __init__(self, links: tuple[Link, ...], terms: Terms, prompt: Prompt, upstream: AsyncExitStack) -> None:
+        self._links = links
+        self._terms = terms
+        self._prompt = prompt
+        self._upstream = upstream
+        self._began_at = trio.current_time()
+        self._number = -1
+        self._at = 0  # the link that is or will be asked
+        self._retries = self._rotations = 0  # of this link
+        self._wait_s = 0.0
+        self._breaker: Breaker | None = None  # set while an attempt is under way that has said nothing
+        self._is_probe = False
+        self._events: AsyncIterator[Batch] | None = None
+        self._has_spoken = False
+        self._failure: RequestFailed | None = None  # the first link's, which is what was asked for
+        self._is_over = False
+
+    def __aiter__(self) -> _Answer:
+        return self
+
+    async def __anext__(self) -> Batch:
+        if self._has_spoken and self._events is not None:
+            return await anext(self._events)
+        if self._is_over:
+            raise self._failure or ProviderUnavailable("nobody could be asked")
+        if self._breaker is None:
+            return await self._begin()
+        try:
+            return await self._read()
+        except RequestFailed as exc:
+            return await self._fail(exc, self._breaker)
+
+    def leave(self) -> None:
+        """The reader goes. A provider that stayed silent for the whole of his patience has failed."""
+        if self._breaker is not None:
+            now = trio.current_time()
+            if self._prompt.stream and now - self._began_at >= self._terms.patience_s:
+                self._breaker.fail(now, probe=self._is_probe)
+            else:
+                self._breaker.abandon(probe=self._is_probe)
+            self._breaker = None
+
+    async def _begin(self) -> Batch:
+        """Wait as agreed, find who can be asked, and tell it."""
+        if self._wait_s:
+            await trio.sleep(self._wait_s)
+            self._wait_s = 0.0
+        while self._at < len(self._links):
+            link = self._links[self._at]
+            model = self._model()
+            blocked = link.blocked(model, trio.current_time())
+            if blocked is None and self._fits(link):
+                self._breaker = link.breakers.of(model)
+                self._is_probe = self._breaker.begin()
+                self._number += 1
+                return (Attempt(self._number, link.provider.name, model),)
+            self._failure = self._failure or blocked
+            self._next_link()
+        self._is_over = True
+        failure = self._failure or ProviderUnavailable("nobody could be asked")
+        # Who never asked anybody tells that too: no tokens were spent.
+        return (AttemptFailed(failure.code),) if self._number < 0 else await self.__anext__()
+
+    async def _read(self) -> Batch:
+        """Open the attempt, and read it until its first word.
+
+        Raises:
+            RequestFailed: it failed before that.
+        """
+        if self._events is None:
+            prompt = evolve(self._prompt, model=self._model())
+            self._events = await self._upstream.enter_async_context(self._links[self._at].provider.stream(prompt))
+        batch = await anext(self._events, None)
+        if batch is None:
+            raise ProviderUnavailable(f"{self._links[self._at].provider.name}: ended without a word")
+        if any(isinstance(event, Delta | ToolCall | Finish) for event in batch):
+            self._has_spoken = True
+            if self._breaker is not None:
+                self._breaker.succeed()
+            self._breaker = None
+        return batch
+
+    async def _fail(self, failure: RequestFailed, breaker: Breaker) -> Batch:
+        """Close the attempt, decide what comes next, and tell it."""
+        link, was_accepted = self._links[self._at], self._events is not None
+        self._events = None
+        await self._upstream.aclose()
+        another_key = link.has_another_key(failure) and self._rotations < len(link.keys or ())
+        now = trio.current_time()
+        if another_key:
+            breaker.abandon(probe=self._is_probe)
+        elif failure.retryable:
+            breaker.fail(now, probe=self._is_probe)
+        else:
+            breaker.succeed()  # it is there, and refuses
+        self._breaker = None
+        if self._at == 0 or self._failure is None:
+            self._failure = failure
+        retry_in_s = 0.0 if another_key else self._retry_in_s(link, failure, now)
+        if another_key:
+            self._rotations += 1
+        elif retry_in_s is not None:
+            self._retries += 1
+            self._wait_s = retry_in_s
+        elif self._may_go_on(failure):
+            self._next_link()
+        else:
+            self._failure, self._is_over = failure, True
+        return (AttemptFailed(failure.code, was_accepted, retry_in_s),)
+
+    def _retry_in_s(self, link: Link, failure: RequestFailed, now: float) -> float | None:
+        """Seconds until the same provider is asked again; None: it is not."""
+        if not failure.retryable or self._retries >= link.retries:
+            return None
+        told_s = failure.retry_after_s or 0.0
+        if resting := link.keys.failure() if link.keys is not None else None:
+            told_s = max(told_s, resting.retry_after_s or 0.0)
+        if told_s > MAX_WAIT_S or link.breakers.of(self._model()).wait_s(now):
+            return None
+        return told_s + self._terms.jitter() * min(FIRST_BACKOFF_S * (1 << self._retries), MAX_BACKOFF_S)
+
+    def _may_go_on(self, failure: RequestFailed) -> bool:
+        """Whether somebody else could do better: the failure is about the provider, not about the question."""
+        if self._at:
+            return not isinstance(failure, ContentFiltered)
+        return failure.retryable or isinstance(failure, ProviderAuth)
+
+    def _next_link(self) -> None:
+        self._at += 1
+        self._retries = self._rotations = 0
+
+    def _model(self) -> str:
+        return self._links[self._at].model_for(self._prompt.model) if self._at else self._prompt.model
+
+    def _fits(self, link: Link) -> bool:
+        """The primary's context is what the prompt was trimmed for."""
+        tokens = link.provider.context_tokens
+        return not self._at or tokens is None or self._terms.fits(self._prompt, tokens)

@@ -1,0 +1,141 @@
+"""What the caller's own answers cost, by day or attempt by attempt."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from attrs import frozen
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from scm_trio.errors import InvalidMessage, ServerBusy, StoreError
+from scm_trio.protocol.codec import timestamp
+from scm_trio.store.ledger import AttemptRow, UsageDay
+from scm_trio.web.openapi import ERROR, INTEGER, STRING, TIME, Answer, Operation, Parameter, array_of, object_of
+from scm_trio.web.services import WebServices
+
+MAX_ATTEMPTS = 1000
+
+_COST = {"type": ["number", "null"], "description": "null where the model has no price"}
+_DAY = object_of(
+    day={"type": "string", "format": "date"},
+    provider=STRING,
+    model=STRING,
+    requests=INTEGER,
+    promptTokens=INTEGER,
+    completionTokens=INTEGER,
+    cost=_COST,
+)
+_ATTEMPT = object_of(
+    attemptId=STRING,
+    runId=STRING,
+    messageId=STRING,
+    provider=STRING,
+    model=STRING,
+    startedAt=TIME,
+    durationMs={"type": ["integer", "null"]},
+    outcome=STRING,
+    promptTokens=INTEGER,
+    completionTokens=INTEGER,
+    source={"type": "string", "enum": ["provider", "estimated"]},
+    cost=_COST,
+)
+_PARAMETERS = (
+    Parameter("from", "ISO 8601 date or time, UTC unless it says otherwise; 30 days before the end by default"),
+    Parameter("to", "the same; a date counts as a whole day, a time is excluded; now by default"),
+    Parameter("detail", "`attempts`: a row per upstream attempt, newest first", schema={"enum": ["attempts"]}),
+    Parameter("limit", "attempts at most", schema={"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS}),
+)
+
+
+@frozen
+class UsageRoutes:
+    services: WebServices
+
+    def operations(self) -> list[Operation]:
+        rows = array_of({"oneOf": [_DAY, _ATTEMPT]})
+        return [
+            Operation(
+                "GET",
+                "/scm/ai/usage",
+                self.usage,
+                "What the caller's answers cost",
+                {
+                    200: Answer("A row per day, provider and model, or per attempt", object_of(rows=rows)),
+                    400: Answer("A parameter is not valid", ERROR),
+                },
+                access="user",
+                parameters=_PARAMETERS,
+            )
+        ]
+
+    async def usage(self, request: Request) -> Response:
+        principal = await self.services.user(request)
+        asked = request.query_params
+        since, until = _time("from", asked.get("from")), _time("to", asked.get("to"), end=True)
+        if since is not None and until is not None and since > until:
+            raise InvalidMessage(field="to", expected="period")
+        limit = _limit(asked.get("limit"))
+        detail = asked.get("detail")
+        if detail not in {None, "attempts"}:
+            raise InvalidMessage(field="detail", expected="attempts")
+        try:
+            rows = await self.services.usage(principal.user_id, since, until, limit if detail else None)
+        except StoreError as exc:
+            raise ServerBusy("store", retry_after_s=2) from exc
+        return JSONResponse({"rows": [_row(row) for row in rows]})
+
+
+def _time(name: str, text: str | None, *, end: bool = False) -> float | None:
+    """Seconds since the epoch; the end of a date where that is asked for.
+
+    Raises:
+        InvalidMessage: it is no ISO date or time.
+    """
+    if text is None:
+        return None
+    try:
+        # A plus sign that was not escaped arrives as a space.
+        moment = datetime.fromisoformat(text.replace(" ", "+"))
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        if end and len(text) <= len("2026-01-31"):
+            moment += timedelta(days=1)
+        return moment.timestamp()
+    except (ValueError, OverflowError) as exc:
+        raise InvalidMessage(field=name, expected="date") from exc
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return MAX_ATTEMPTS
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_ATTEMPTS):
+        raise InvalidMessage(field="limit", expected=f"1–{MAX_ATTEMPTS}")
+    return int(text)
+
+
+def _row(row: UsageDay | AttemptRow) -> dict[str, object]:
+    if isinstance(row, UsageDay):
+        return {
+            "day": row.day,
+            "provider": row.provider,
+            "model": row.model,
+            "requests": row.requests,
+            "promptTokens": row.prompt_tokens,
+            "completionTokens": row.completion_tokens,
+            "cost": row.cost,
+        }
+    return {
+        "attemptId": row.attempt_id,
+        "runId": row.run_id,
+        "messageId": row.message_id,
+        "provider": row.provider,
+        "model": row.model,
+        "startedAt": timestamp(row.started_at),
+        "durationMs": row.duration_ms,
+        "outcome": row.outcome,
+        "promptTokens": row.usage.prompt_tokens,
+        "completionTokens": row.usage.completion_tokens,
+        "source": row.usage.source,
+        "cost": row.cost,
+    }
