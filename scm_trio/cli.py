@@ -42,12 +42,14 @@ def main(words: Sequence[str] | None = None) -> None:
     Args:
         words: what stands behind the program's name; None: the process's own.
     """
+    failures: list[BaseException] = []
     try:
         app(words)
     except* (ConfigError, StoreError) as group:
-        for failure in _leaves(group):
-            print(f"scm-trio: {failure}", file=sys.stderr)
-        sys.exit(1)
+        failures = _leaves(group)
+    # Out here, because what is raised inside of ``except*`` becomes a group itself.
+    if failures:
+        sys.exit("\n".join(f"scm-trio: {failure}" for failure in failures))
 
 
 @app.command(name="serve")
