@@ -242,9 +242,9 @@ class _Answer:
         """Seconds until the same provider is asked again; None: it is not."""
         if not failure.retryable or self._retries >= link.retries:
             return None
-        told_s = failure.retry_after_s or 0.0
-        if resting := link.keys.failure() if link.keys is not None else None:
-            told_s = max(told_s, resting.retry_after_s or 0.0)
+        # With several keys it is the first of them to wake that counts.
+        resting = link.keys.failure() if link.keys is not None else None
+        told_s = (resting or failure).retry_after_s or 0.0
         if told_s > MAX_WAIT_S or link.breakers.of(self._model()).wait_s(now):
             return None
         return told_s + self._terms.jitter() * min(FIRST_BACKOFF_S * (1 << self._retries), MAX_BACKOFF_S)

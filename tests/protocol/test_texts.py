@@ -33,6 +33,8 @@ GIVEN = {
     "MODEL_UNKNOWN": {"model"},
     "TIMEOUT": {"field"},
     "NOT_YET": {"kind"},
+    "RETRYING": {"provider"},
+    "FALLBACK": {"provider"},
 }
 
 

@@ -20,6 +20,7 @@ from scm_trio.providers.catalogue import build_providers, chain_providers
 from scm_trio.providers.fallback import MAX_WAIT_S, Chain, Link, Terms
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
+from scm_trio.testing import cancel_at_every_step
 
 PROMPT = Prompt("m", (Turn("user", "hello"),))
 DONE = Finish(FinishReason.COMPLETED)
@@ -47,7 +48,8 @@ async def ask(provider, prompt=PROMPT):
     events, failure = [], None
     try:
         async with provider.stream(prompt) as batches:
-            events += [event async for batch in batches for event in batch]
+            async for batch in batches:
+                events += batch
     except errors.RequestFailed as exc:
         failure = exc
     return events, failure
@@ -231,11 +233,6 @@ async def test_a_fallback_with_too_small_a_context_is_skipped(autojump_clock):
 # ---- the breaker
 
 
-async def break_open(link, provider):
-    for _ in range(THRESHOLD):
-        await ask(provider)
-
-
 async def test_an_open_breaker_sends_everybody_to_the_next(autojump_clock):
     first, second = Moods([Fail(DOWN)]), Moods(["b"], name="second")
     provider = chain(first, second, retries=0)
@@ -405,7 +402,7 @@ async def test_when_every_key_rests_the_next_provider_is_asked_without_a_try(aut
 
 async def test_a_retry_waits_for_a_key_to_wake(autojump_clock):
     first = Keyed({"x": ProviderRateLimited(retry_after_s=9), "y": ProviderRateLimited(retry_after_s=12)})
-    events, failure = await ask(chain(first.link(retries=1)))
+    _, failure = await ask(chain(first.link(retries=1)))
     assert first.used == "xyx"
     assert failure.code == "PROVIDER_RATE_LIMITED"
     assert trio.current_time() == 9.5
@@ -429,6 +426,23 @@ async def test_a_chain_that_is_left_between_two_events_closes_its_provider(autoj
         assert await anext(events) == (Attempt(0, "first", "m"),)
         assert await anext(events) == (Delta("a"),)
     assert (first.open_streams, first.closed_streams) == (0, 1)
+
+
+def test_a_cancel_at_any_step_leaves_nothing_open_and_no_probe_out():
+    async def scenario(scope):
+        first = Moods(*[[Fail(DOWN)]] * THRESHOLD, [Pause(1), Fail(DOWN)])
+        second = Moods([Pause(1), Fail(DOWN)], ["b", "c"], name="second")
+        link = Link(first, retries=0)
+        for _ in range(THRESHOLD):
+            await ask(chain(link))
+        await trio.sleep(FIRST_REST_S)
+        with scope:
+            await ask(chain(link, second, retries=1))
+        assert (first.open_streams, second.open_streams) == (0, 0)
+        await trio.sleep(2 * FIRST_REST_S)
+        assert link.blocked("m", trio.current_time()) is None
+
+    assert cancel_at_every_step(scenario) > 10
 
 
 # ---- the configuration
