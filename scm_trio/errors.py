@@ -142,6 +142,11 @@ class ShuttingDown(RequestFailed):
     code, retryable = "SHUTTING_DOWN", True
 
 
+def failure_of(code: str) -> RequestFailed:
+    """A failure with this code, as one that was stored is told again; an unknown code becomes ``Internal``."""
+    return next((kind() for kind in RequestFailed.__subclasses__() if kind.code == code), Internal())
+
+
 class CloseCode(IntEnum):
     """WebSocket close codes; 44xx are this protocol's own."""
 

@@ -9,7 +9,7 @@ import trio
 from attrs import field, frozen
 
 from scm_trio.chat.log import AnswerLog
-from scm_trio.errors import RequestFailed
+from scm_trio.errors import RequestFailed, failure_of
 from scm_trio.model import AnswerInfo, Delta, DeltaKind, Ending
 
 
@@ -25,6 +25,7 @@ class StoredAnswer:
     reasoning: str = field(repr=False)
     ending: Ending
     rev: int
+    error_code: str | None = None
 
 
 @frozen
@@ -74,6 +75,7 @@ class Answer:
     def restore(self, stored: StoredAnswer) -> None:
         """Become the answer that was given earlier."""
         self.info, self.rev, self.ending = stored.info, stored.rev, stored.ending
+        self.failure = failure_of(stored.error_code) if stored.error_code else None
         now = trio.current_time()
         for text, kind in ((stored.reasoning, DeltaKind.REASONING), (stored.content, DeltaKind.TEXT)):
             self.log.append([Delta(text, kind)], now)

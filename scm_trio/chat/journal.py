@@ -239,4 +239,4 @@ def _stored(conn: Connection, row: runs.RunRow, session_id: str) -> StoredAnswer
         duration_s=row.ended_at - row.started_at,
     )
     reasoning = message.reasoning if message else ""
-    return StoredAnswer(info, session_id, row.streaming, content, reasoning, ending, row.rev)
+    return StoredAnswer(info, session_id, row.streaming, content, reasoning, ending, row.rev, row.error_code)

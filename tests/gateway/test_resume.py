@@ -4,7 +4,8 @@ import pytest
 import trio
 
 from scm_trio.config import Streams
-from scm_trio.providers.scripted import Pause, Scripted, Stall
+from scm_trio.errors import ProviderUnavailable
+from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
 
 from .serving import answer, ask, check_contiguous, kinds, said, serving, websocket
 
@@ -136,3 +137,22 @@ async def test_what_an_orphan_said_is_stored(autojump_clock):
             messages = await again.until("CHAT_STREAM_END")
     assert messages[-1]["data"]["finishReason"] == "cancelled"
     assert 0 < len(said(messages)) < 8
+
+
+async def test_a_failed_answer_that_is_read_back_tells_its_failure_again(autojump_clock):
+    provider = Scripted(["half", Fail(ProviderUnavailable("cut"))])
+    config = websocket(stream=Streams(resume_window_s=0.0))
+    async with serving(provider=provider, config=config) as server, server.peer() as peer:
+        await peer.send("CHAT_REQUEST", {"message": "Hi"}, request_id="r1")
+        first = await peer.until("CHAT_STREAM_END")
+        await trio.sleep(60)
+        await peer.send("CHAT_RESUME", {"messageId": first[0]["data"]["messageId"]})
+        again = await peer.until("CHAT_STREAM_END")
+    assert [m["type"] for m in again if m["type"] != "HEARTBEAT"] == [
+        "CHAT_STREAM_START",
+        "CHAT_STREAM_DATA",
+        "ERROR",
+        "CHAT_STREAM_END",
+    ]
+    assert next(m for m in again if m["type"] == "ERROR")["error"]["code"] == "PROVIDER_UNAVAILABLE"
+    assert again[-1]["data"]["sha256"] == first[-1]["data"]["sha256"]
