@@ -48,8 +48,10 @@ def main(words: Sequence[str] | None = None) -> None:
     except* (ConfigError, StoreError) as group:
         failures = _leaves(group)
     # Out here, because what is raised inside of ``except*`` becomes a group itself.
+    for failure in failures:
+        print(f"scm-trio: {failure}", file=sys.stderr)
     if failures:
-        sys.exit("\n".join(f"scm-trio: {failure}" for failure in failures))
+        sys.exit(1)
 
 
 @app.command(name="serve")
