@@ -6,7 +6,6 @@ import ssl
 from http import HTTPStatus
 
 import h11
-import structlog
 import trio
 from attrs import define, field, frozen
 from starlette.types import ASGIApp
@@ -16,8 +15,6 @@ from scm_trio.gateway.door import receive_visitor
 from scm_trio.gateway.gate import Gate
 from scm_trio.gateway.handshake import refusal
 from scm_trio.web.http1 import HttpInfo, serve_http
-
-log = structlog.get_logger(__name__)
 
 CHAT_PATH = b"/scm/websocket/ai/chat"
 MAX_HEAD_BYTES = 65_536
