@@ -92,7 +92,8 @@ class Database:
         await self.read(_ping)
 
     def _read_now(self, fn: Callable[[Connection], Any]) -> Any:
-        with translated(), self._reading.connect() as connection:
+        # Begun here, because a prepared statement begins nothing by itself.
+        with translated(), self._reading.connect() as connection, connection.begin():
             return fn(connection)
 
 

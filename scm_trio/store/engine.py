@@ -125,7 +125,10 @@ def _set_up_sqlite(dbapi_connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     read_only = connection.get_execution_options().get(_READ_ONLY, False)
-    connection.exec_driver_sql(f"PRAGMA query_only = {int(read_only)}")
+    # Only when it changes: the pragma makes SQLite compile every statement of the connection anew.
+    if connection.info.get(_READ_ONLY, False) is not read_only:
+        connection.exec_driver_sql(f"PRAGMA query_only = {int(read_only)}")
+        connection.info[_READ_ONLY] = read_only
     # A writer takes the lock at once, since a reader that becomes a writer fails when another one was faster.
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 

@@ -6,12 +6,13 @@ Rows are never deleted with their session. Functions take a connection first, as
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from math import ceil
+from typing import Any
 
 from attrs import asdict, fields, frozen
 from sqlalchemy import Connection, RowMapping, bindparam, distinct, func, insert, select, update
 
 from scm_trio.model import Usage
+from scm_trio.store.prepared import Prepared
 from scm_trio.store.schema import RUNNING, attempt_is_running, insert_unless_there, usage
 
 DAY_S = 86_400
@@ -74,23 +75,25 @@ class UsageDay:
 
 def open_attempt(conn: Connection, attempt: Attempt) -> None:
     """Write the attempt down as running."""
-    day = int(attempt.started_at // DAY_S)
-    estimate = Usage(prompt_tokens=attempt.prompt_tokens, source="estimated")
-    conn.execute(insert(usage), {**asdict(attempt), **asdict(estimate), "day": day, "outcome": RUNNING})
+    _OPEN.run(conn, _values(attempt))
 
 
 def note_attempt(conn: Connection, attempt: Attempt) -> None:
     """Write a further attempt down as running, or who is really asked in one that is there; a settled one stays as it is."""
-    estimate = Usage(prompt_tokens=attempt.prompt_tokens, source="estimated")
-    values = {**asdict(attempt), **asdict(estimate), "day": int(attempt.started_at // DAY_S), "outcome": RUNNING}
-    conn.execute(insert_unless_there(conn, usage, "attempt_id"), values)
-    conn.execute(_SETTLE, {"attempt": attempt.attempt_id, "provider": attempt.provider, "model": attempt.model})
+    conn.execute(insert_unless_there(conn.dialect.name, usage, "attempt_id"), _values(attempt))
+    asked = {"provider": attempt.provider, "model": attempt.model}
+    conn.execute(update(usage).where(usage.c.attempt_id == attempt.attempt_id, attempt_is_running).values(asked))
 
 
 def settle_attempt(conn: Connection, settled: SettledAttempt) -> None:
     """Write down how the attempt ended; one that is settled already stays as it is."""
-    values = {"outcome": settled.outcome, "duration_ms": settled.duration_ms, "cost": settled.cost}
-    conn.execute(_SETTLE, {"attempt": settled.attempt_id, **values, **asdict(settled.usage)})
+    _SETTLE.run(conn, {**asdict(settled, recurse=False), **asdict(settled.usage)})
+
+
+def _values(attempt: Attempt) -> dict[str, Any]:
+    estimate = Usage(prompt_tokens=attempt.prompt_tokens, source="estimated")
+    began = {"day": int(attempt.started_at // DAY_S), "duration_ms": None, "cost": None, "outcome": RUNNING}
+    return {**asdict(attempt), **asdict(estimate), **began}
 
 
 def unsettled(conn: Connection) -> list[AttemptRow]:
@@ -120,12 +123,6 @@ def usage_by_day(conn: Connection, user_id: str, since: float, until: float) -> 
     return [UsageDay(_date(day), *rest) for day, *rest in rows]
 
 
-def estimate_tokens(text: str) -> int:
-    """Guess the tokens of a text whose provider did not live to count them: 4 ASCII characters or 1 other make one."""
-    ascii_chars = sum(map(str.isascii, text))
-    return ceil(ascii_chars / 4) + len(text) - ascii_chars
-
-
 def _attempt(row: RowMapping) -> AttemptRow:
     values = {name: value for name, value in row.items() if name != "day"}
     spent = Usage(**{field.name: values.pop(field.name) for field in fields(Usage)})
@@ -136,4 +133,9 @@ def _date(day: int) -> str:
     return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
 
 
-_SETTLE = update(usage).where(usage.c.attempt_id == bindparam("attempt"), attempt_is_running)
+_SPENT = tuple(column.name for column in fields(Usage))
+_OPEN = Prepared(lambda _: insert(usage), tuple(column.name for column in usage.c))
+_SETTLE = Prepared(
+    lambda _: update(usage).where(usage.c.attempt_id == bindparam("attempt_id"), attempt_is_running),
+    ("outcome", "duration_ms", "cost", *_SPENT),
+)

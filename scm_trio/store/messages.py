@@ -5,15 +5,19 @@ Every function takes a connection first and is meant for ``Database.read`` or ``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from attrs import asdict, fields
-from sqlalchemy import Connection, RowMapping, Select, bindparam, insert, literal, select, update
+from attrs import asdict
+from sqlalchemy import Connection, Select, bindparam, insert, literal, select, update
 
 from scm_trio.model import Message, Session, Usage
+from scm_trio.store.prepared import Prepared
 from scm_trio.store.schema import insert_unless_there, messages, sessions
 
 _COLUMNS = [column for column in messages.c if column.name != "sequence"]
+_SAID = [column.name for column in _COLUMNS[:-6]]
+"""What comes before the usage and the time."""
 
 
 def ensure_session(conn: Connection, owner_id: str, session_id: str, global_id_if_new: str, now: float) -> Session:
@@ -22,34 +26,33 @@ def ensure_session(conn: Connection, owner_id: str, session_id: str, global_id_i
     if found is not None:
         return found
     new = Session(global_id_if_new, session_id, owner_id, created_at=now, updated_at=now)
-    conn.execute(insert_unless_there(conn, sessions, "owner_id", "session_id"), asdict(new))
+    conn.execute(insert_unless_there(conn.dialect.name, sessions, "owner_id", "session_id"), asdict(new))
     # Another node may have been faster: then the row is its, not ours.
-    return Session(**conn.execute(_SESSION, {"owner": owner_id, "name": session_id}).mappings().one())
+    there = _SESSION.one(conn, {"owner": owner_id, "name": session_id})
+    return new if there is None else _session(there)
 
 
 def find_session(conn: Connection, owner_id: str, session_id: str) -> Session | None:
     """Return the session that this owner calls ``session_id``, or None."""
-    row = conn.execute(_SESSION, {"owner": owner_id, "name": session_id}).mappings().one_or_none()
-    return None if row is None else Session(**row)
+    row = _SESSION.one(conn, {"owner": owner_id, "name": session_id})
+    return None if row is None else _session(row)
 
 
 def find_session_by_global_id(conn: Connection, global_id: str) -> Session | None:
     """Return the session, or None."""
-    row = conn.execute(select(sessions).where(sessions.c.global_id == global_id)).mappings().one_or_none()
-    return None if row is None else Session(**row)
+    row = conn.execute(select(sessions).where(sessions.c.global_id == global_id)).one_or_none()
+    return None if row is None else _session(row)
 
 
 def find_message(conn: Connection, message_id: str) -> Message | None:
     """Return the message, or None."""
-    row = conn.execute(_MESSAGE, {"id": message_id}).mappings().one_or_none()
+    row = _MESSAGE.one(conn, {"id": message_id})
     return None if row is None else _message(row)
 
 
 def newest(conn: Connection, session_global_id: str, conversation_id: str) -> Message | None:
     """Return the message of the conversation that was stored last, or None."""
-    row = (
-        conn.execute(_NEWEST, {"session": session_global_id, "conversation": conversation_id}).mappings().one_or_none()
-    )
+    row = _NEWEST.one(conn, {"session": session_global_id, "conversation": conversation_id})
     return None if row is None else _message(row)
 
 
@@ -60,7 +63,7 @@ def branch(conn: Connection, leaf_id: str, limit: int) -> list[Message]:
     """
     if limit < 1:
         return []
-    return [_message(row) for row in conn.execute(_BRANCH, {"leaf": leaf_id, "limit": limit}).mappings()]
+    return [_message(row) for row in _BRANCH.run(conn, {"leaf": leaf_id, "limit": limit}).fetchall()]
 
 
 def history(conn: Connection, session_global_id: str, before: int | None, limit: int) -> list[Message]:
@@ -75,7 +78,7 @@ def history(conn: Connection, session_global_id: str, before: int | None, limit:
     query = select(*_COLUMNS).where(messages.c.session_id == session_global_id)
     if before is not None:
         query = query.where(messages.c.sequence < before)
-    rows = conn.execute(query.order_by(messages.c.sequence.desc()).limit(limit)).mappings().all()
+    rows = conn.execute(query.order_by(messages.c.sequence.desc()).limit(limit)).all()
     return [_message(row) for row in reversed(rows)]
 
 
@@ -86,24 +89,33 @@ def sequence_of(conn: Connection, message_id: str) -> int | None:
 
 def add_message(conn: Connection, message: Message) -> None:
     """Store a message; its session and its parent are there already. The session counts as updated at that time."""
-    conn.execute(insert(messages), _values(message))
-    conn.execute(_TOUCH, {"session": message.session_id, "now": message.created_at})
+    _ADD.run(conn, _values(message))
+    _TOUCH.run(conn, {"session": message.session_id, "now": message.created_at})
 
 
 def _values(message: Message) -> dict[str, Any]:
-    values = asdict(message, recurse=False)
-    usage = values.pop("usage")
-    if usage is not None:
-        values |= asdict(usage)
-        values["usage_source"] = values.pop("source")
-    return values
+    usage = message.usage
+    return {
+        **asdict(message, recurse=False),
+        "prompt_tokens": usage.prompt_tokens if usage else None,
+        "completion_tokens": usage.completion_tokens if usage else None,
+        "reasoning_tokens": usage.reasoning_tokens if usage else None,
+        "cached_tokens": usage.cached_tokens if usage else None,
+        "usage_source": usage.source if usage else None,
+    }
 
 
-def _message(row: RowMapping) -> Message:
-    values: dict[str, Any] = dict(row)
-    values["source"] = values.pop("usage_source")
-    spent = {field.name: values.pop(field.name) for field in fields(Usage)}
-    return Message(**values, usage=None if spent["source"] is None else Usage(**spent))
+def _session(row: Sequence[Any]) -> Session:
+    global_id, owner_id, session_id, title, model, provider, system_prompt, archived, created_at, updated_at = row
+    said = (title, model, provider, system_prompt)
+    return Session(global_id, session_id, owner_id, *said, bool(archived), created_at, updated_at)
+
+
+def _message(row: Sequence[Any]) -> Message:
+    prompt, completion, reasoning, cached, source, created_at = row[-6:]
+    usage = None if source is None else Usage(prompt, completion, reasoning, cached, source)
+    said: dict[str, Any] = dict(zip(_SAID, row, strict=False))
+    return Message(**said, usage=usage, created_at=created_at)
 
 
 def _up_the_tree() -> Select[Any]:
@@ -118,17 +130,25 @@ def _up_the_tree() -> Select[Any]:
     return select(*_COLUMNS).join(chain, chain.c.message_id == messages.c.message_id).order_by(chain.c.depth.desc())
 
 
-_SESSION = select(sessions).where(sessions.c.owner_id == bindparam("owner"), sessions.c.session_id == bindparam("name"))
-_MESSAGE = select(*_COLUMNS).where(messages.c.message_id == bindparam("id"))
-_BRANCH = _up_the_tree()
-_NEWEST = (
-    select(*_COLUMNS)
-    .where(messages.c.session_id == bindparam("session"), messages.c.conversation_id == bindparam("conversation"))
-    .order_by(messages.c.sequence.desc())
-    .limit(1)
+def _newest() -> Select[Any]:
+    conversation = messages.c.conversation_id == bindparam("conversation")
+    rows = select(*_COLUMNS).where(messages.c.session_id == bindparam("session"), conversation)
+    return rows.order_by(messages.c.sequence.desc()).limit(1)
+
+
+_SESSION = Prepared(
+    lambda _: select(sessions).where(
+        sessions.c.owner_id == bindparam("owner"), sessions.c.session_id == bindparam("name")
+    )
 )
-_TOUCH = (
-    update(sessions)
-    .where(sessions.c.global_id == bindparam("session"), sessions.c.updated_at < bindparam("now"))
-    .values(updated_at=bindparam("now"))
+_MESSAGE = Prepared(lambda _: select(*_COLUMNS).where(messages.c.message_id == bindparam("id")))
+_BRANCH = Prepared(lambda _: _up_the_tree())
+_NEWEST = Prepared(lambda _: _newest())
+_ADD = Prepared(lambda _: insert(messages), tuple(column.name for column in _COLUMNS))
+_TOUCH = Prepared(
+    lambda _: (
+        update(sessions)
+        .where(sessions.c.global_id == bindparam("session"), sessions.c.updated_at < bindparam("now"))
+        .values(updated_at=bindparam("now"))
+    )
 )

@@ -10,19 +10,20 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import asdict, evolve, frozen
-from sqlalchemy import Connection, Select, bindparam, select, update
+from sqlalchemy import Connection, Select, bindparam, func, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from scm_trio.model import FinishReason, Message, Usage
 from scm_trio.store.ledger import (
     Attempt,
     SettledAttempt,
-    estimate_tokens,
     open_attempt,
     settle_attempt,
     unsettled,
     usage_by_day,
 )
 from scm_trio.store.messages import add_message
+from scm_trio.store.prepared import Prepared, Row
 from scm_trio.store.schema import ENDED, RUNNING, insert_unless_there, run_is_running, runs
 
 __all__ = [
@@ -107,14 +108,14 @@ class RunRow:
 
 def open_run(conn: Connection, new: NewRun) -> RunRow:
     """Store the question and the run, or return the run that the same user's same request began before."""
-    values = {**asdict(new, filter=lambda field, _: field.name != "user_message"), **_FRESH}
+    values = {**asdict(new, recurse=False), **_FRESH}
+    question = values.pop("user_message")
     # The run goes first: where another node was faster with the same request, the question is not stored twice.
-    insertion = insert_unless_there(conn, runs, "user_id", "request_id").returning(runs.c.run_id)
-    if conn.execute(insertion, values).one_or_none() is None:
+    if _OPEN.one(conn, values) is None:
         known = runs.c.user_id == new.user_id, runs.c.request_id == new.request_id
         return RunRow(**conn.execute(select(runs).where(*known)).mappings().one(), existing=True)
-    if new.user_message is not None:
-        add_message(conn, new.user_message)
+    if question is not None:
+        add_message(conn, question)
     return RunRow(**values)
 
 
@@ -130,7 +131,7 @@ def find_run_by_request(conn: Connection, user_id: str, request_id: str) -> RunR
 
 def checkpoint(conn: Connection, run_id: str, content: str, reasoning: str, rev: int) -> None:
     """Keep the text so far, in case the process dies; an ended run stays as it is."""
-    conn.execute(_CHECKPOINT, {"run": run_id, "content": content, "reasoning": reasoning, "rev": rev})
+    _CHECKPOINT.run(conn, {"run": run_id, "content": content, "reasoning": reasoning, "rev": rev})
 
 
 def end_run(conn: Connection, ended: EndedRun) -> None:
@@ -138,22 +139,13 @@ def end_run(conn: Connection, ended: EndedRun) -> None:
 
     An error before the first word leaves no message; the run's row alone tells of it.
     """
-    changes: dict[str, Any] = {
-        "state": ENDED,
-        "finish_reason": ended.finish_reason.value,
-        "error_code": ended.error_code,
-        "rev": ended.rev,
-        "content": "",
-        "reasoning": "",
-        "ended_at": ended.ended_at,
-    }
-    changes |= {key: name for key, name in (("model", ended.model), ("provider", ended.provider)) if name is not None}
-    row = conn.execute(_END, {"run": ended.run_id, **changes}).mappings().one_or_none()
+    ending = {**asdict(ended, recurse=False), "finish_reason": ended.finish_reason.value}
+    row = _END.one(conn, {**ending, "run": ended.run_id, "state": ENDED, "content": "", "reasoning": ""})
     if row is not None and (ended.content or ended.finish_reason is not FinishReason.ERROR):
-        add_message(conn, _answer(RunRow(**row), ended))
+        add_message(conn, _answer(row, ended))
 
 
-def seal_interrupted(conn: Connection, now: float, estimate: Callable[[str], int] = estimate_tokens) -> int:
+def seal_interrupted(conn: Connection, now: float, estimate: Callable[[str], int]) -> int:
     """End every run that is still running as interrupted, with the text of its last checkpoint; return how many.
 
     Attempts that nobody settled are settled too, their tokens estimated. To be called before the first run is opened,
@@ -183,22 +175,30 @@ def _one(conn: Connection, query: Select[Any]) -> RunRow | None:
     return None if row is None else RunRow(**row)
 
 
-def _answer(run: RunRow, ended: EndedRun) -> Message:
+def _answer(run: Row, ended: EndedRun) -> Message:
+    message_id, session_id, conversation_id, user_message_id, user_id, model, provider = run
     return Message(
-        message_id=run.message_id,
-        session_id=run.session_id,
-        conversation_id=run.conversation_id,
-        parent_id=run.user_message_id,
+        message_id=message_id,
+        session_id=session_id,
+        conversation_id=conversation_id,
+        parent_id=user_message_id,
         role="assistant",
-        user_id=run.user_id,
+        user_id=user_id,
         content=ended.content,
         reasoning=ended.reasoning,
-        model=run.model,
-        provider=run.provider,
+        model=model,
+        provider=provider,
         finish_reason=ended.finish_reason.value,
         usage=ended.usage,
         created_at=ended.ended_at,
     )
+
+
+def _ending() -> ReturningUpdate[Any]:
+    answered_by: dict[str, Any] = {name: func.coalesce(bindparam(name), runs.c[name]) for name in ("model", "provider")}
+    update_one = update(runs).where(runs.c.run_id == bindparam("run"), run_is_running).values(answered_by)
+    names = ("message_id", "session_id", "conversation_id", "user_message_id", "user_id", "model", "provider")
+    return update_one.returning(*(runs.c[name] for name in names))
 
 
 _FRESH: dict[str, Any] = {
@@ -210,5 +210,10 @@ _FRESH: dict[str, Any] = {
     "reasoning": "",
     "ended_at": None,
 }
-_CHECKPOINT = update(runs).where(runs.c.run_id == bindparam("run"), run_is_running)
-_END = _CHECKPOINT.returning(*runs.c)
+_TEXT = ("content", "reasoning", "rev")
+_OPEN = Prepared(
+    lambda dialect: insert_unless_there(dialect, runs, "user_id", "request_id").returning(runs.c.run_id),
+    tuple(column.name for column in runs.c),
+)
+_CHECKPOINT = Prepared(lambda _: update(runs).where(runs.c.run_id == bindparam("run"), run_is_running), _TEXT)
+_END = Prepared(lambda _: _ending(), ("state", "finish_reason", "error_code", "ended_at", *_TEXT))

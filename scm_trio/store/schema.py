@@ -9,7 +9,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Connection,
     Double,
     ForeignKey,
     Index,
@@ -149,8 +148,8 @@ run_is_running = runs.c.state == literal_column(f"'{RUNNING}'")
 attempt_is_running = usage.c.outcome == literal_column(f"'{RUNNING}'")
 
 
-def insert_unless_there(connection: Connection, table: Table, *unique: str) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT that does nothing where a row with the same ``unique`` columns exists."""
-    if connection.dialect.name == "sqlite":
+def insert_unless_there(dialect: str, table: Table, *unique: str) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that does nothing where a row with the same ``unique`` columns exists; ``dialect`` by its name."""
+    if dialect == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing(index_elements=unique)
     return postgresql.insert(table).on_conflict_do_nothing(index_elements=unique)

@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from scm_trio.chat.prompt import estimate_tokens
 from scm_trio.errors import ProviderRateLimited, ProviderUnavailable, StoreError
 from scm_trio.model import Attempt, AttemptFailed, Delta, FinishReason, Usage
 from scm_trio.providers.fallback import Chain, Link, Terms
@@ -198,7 +199,7 @@ async def test_a_crash_would_leave_one_running_row_which_the_next_start_settles(
         await peer.until("CHAT_STREAM_DATA")
         await trio.sleep(2)
         assert [row[3] for row in await rows(server)] == ["PROVIDER_UNAVAILABLE", "running"]
-        await server.house.database.write(runs.seal_interrupted, 0.0)
+        await server.house.database.write(runs.seal_interrupted, 0.0, estimate_tokens)
         sealed = await rows(server)
         assert [row[3] for row in sealed] == ["PROVIDER_UNAVAILABLE", "interrupted"]
         await peer.send("CHAT_CANCEL", {"requestId": "r1"})

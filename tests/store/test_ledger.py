@@ -1,8 +1,6 @@
-import pytest
-
 from scm_trio.model import FinishReason, Usage
 from scm_trio.store import ledger
-from scm_trio.store.ledger import Attempt, SettledAttempt, UsageDay, estimate_tokens
+from scm_trio.store.ledger import Attempt, SettledAttempt, UsageDay
 
 DAY = 86_400.0
 SPENT = Usage(prompt_tokens=100, completion_tokens=20, reasoning_tokens=5, cached_tokens=50)
@@ -74,10 +72,3 @@ async def test_the_end_of_the_time_asked_for_is_exclusive(db):
     await db.write(book, (attempt("t1", 5.0), None))
     assert await db.read(ledger.usage_by_day, "ann", 0.0, 5.0) == []
     assert len(await db.read(ledger.usage_by_day, "ann", 5.0, 6.0)) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "tokens"), [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2), ("你好", 2), ("hi 你好", 3)]
-)
-def test_tokens_are_estimated_by_script(text, tokens):
-    assert estimate_tokens(text) == tokens

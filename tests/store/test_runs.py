@@ -2,6 +2,7 @@ import trio
 from attrs import evolve
 from sqlalchemy import func, select
 
+from scm_trio.chat.prompt import estimate_tokens
 from scm_trio.model import FinishReason, Message, Usage
 from scm_trio.store import ledger, runs, schema
 from scm_trio.store.database import open_database
@@ -148,7 +149,7 @@ async def test_ending_an_unknown_run_does_nothing(db):
 async def test_a_crash_is_sealed_with_the_text_of_the_last_checkpoint(db):
     await db.write(begin)
     await db.write(runs.checkpoint, "r1", "because 世界", "hmmm", 2)
-    assert await db.write(runs.seal_interrupted, 99.0) == 1
+    assert await db.write(runs.seal_interrupted, 99.0, estimate_tokens) == 1
 
     spent = Usage(prompt_tokens=7, completion_tokens=5, reasoning_tokens=1, source="estimated")
     row = await db.read(runs.find_run, "a1")
@@ -166,8 +167,8 @@ async def test_sealing_leaves_ended_runs_alone_and_finds_nothing_twice(db):
     await db.write(runs.end_run, ENDED)
     await db.write(begin, evolve(RUN, run_id="r2", message_id="a2", request_id="x2", user_message=None), None)
     before = await db.read(find_message, "a1"), await db.read(ledger.attempts, "ann", 0.0, 100.0)
-    assert await db.write(runs.seal_interrupted, 99.0) == 1
-    assert await db.write(runs.seal_interrupted, 99.0) == 0
+    assert await db.write(runs.seal_interrupted, 99.0, estimate_tokens) == 1
+    assert await db.write(runs.seal_interrupted, 99.0, estimate_tokens) == 0
     assert (await db.read(find_message, "a1"), await db.read(ledger.attempts, "ann", 0.0, 100.0)) == before
     without_attempt = await db.read(find_message, "a2")
     assert (without_attempt.content, without_attempt.usage) == ("", None)
@@ -176,7 +177,7 @@ async def test_sealing_leaves_ended_runs_alone_and_finds_nothing_twice(db):
 async def test_sealing_settles_an_attempt_whose_run_has_ended(db):
     await db.write(begin)
     await db.write(runs.end_run, ENDED)
-    assert await db.write(runs.seal_interrupted, 99.0) == 0
+    assert await db.write(runs.seal_interrupted, 99.0, estimate_tokens) == 0
     (attempt,) = await db.read(ledger.attempts, "ann", 0.0, 100.0)
     assert (attempt.outcome, attempt.usage) == ("interrupted", Usage(prompt_tokens=7, source="estimated"))
 
