@@ -122,6 +122,7 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
             nursery = await tasks.start(_hosted, running, _runs_nursery)
             house = _build(config, parts.clock, tokens, database, providers, nursery)
             tasks.start_soon(_sweep, house)
+            tasks.start_soon(house.gate.service.keep_checkpoints)
             try:
                 yield house
             finally:

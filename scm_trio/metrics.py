@@ -5,14 +5,18 @@ Every label value comes from a fixed or small set: what a peer sends freely is c
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from scm_trio.errors import CloseCode, RequestFailed
 from scm_trio.model import FinishReason, Usage
@@ -77,6 +81,33 @@ class _WithoutBirthdays(Collector):
             yield metric
 
 
+class _Relay(Collector):
+    """What is counted for every frame, in plain numbers: the library's own counters take a lock for each."""
+
+    def __init__(self) -> None:
+        self.messages: Tally[tuple[str, str]] = Tally()
+        self.frames = self.deltas = 0
+        self._seconds = 0.0
+        self._counts = [0] * (len(_RELAY_BUCKETS_S) + 1)
+
+    def observe(self, deltas: int, seconds: float) -> None:
+        self.frames += 1
+        self.deltas += deltas
+        self._seconds += seconds
+        self._counts[bisect_left(_RELAY_BUCKETS_S, seconds)] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        by_type = CounterMetricFamily("scm_messages", "WebSocket messages", labels=("direction", "type"))
+        for labels, number in self.messages.items():
+            by_type.add_metric(labels, number)
+        yield by_type
+        yield CounterMetricFamily("scm_relay_frames", "CHAT_STREAM_DATA frames handed to sockets", self.frames)
+        yield CounterMetricFamily("scm_relay_deltas", "Provider deltas inside those frames", self.deltas)
+        bounds = (*map(floatToGoString, _RELAY_BUCKETS_S), "+Inf")
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily("scm_relay_seconds", "Provider read to socket", buckets, self._seconds)
+
+
 class Metrics:
     """All counters of one server, in a registry of its own."""
 
@@ -88,6 +119,8 @@ class Metrics:
         self._active = self._total = self._runs = self._total_runs = self._in = self._out = 0
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
+        self._relay = _Relay()
+        self._registry.register(self._relay)
         self._make_gauges()
         self._make_counters()
         self._make_histograms()
@@ -104,13 +137,9 @@ class Metrics:
 
     def _make_counters(self) -> None:
         self._connections = self._counter("connections_total", "WebSocket connections ever opened")
-        self._frames = self._counter("relay_frames_total", "CHAT_STREAM_DATA frames handed to sockets")
-        self._deltas = self._counter("relay_deltas_total", "Provider deltas inside those frames")
         self._refused = _Family(self._counter("connections_refused_total", "Refused handshakes", "reason"), None)
         self._errors = _Family(self._counter("errors_total", "ERROR messages sent", "code"), _ERROR_CODES)
         self._closes = _Family(self._counter("closes_total", "Connections ended, by close code", "code"), _CLOSE_CODES)
-        messages = self._counter("messages_total", "WebSocket messages", "direction", "type")
-        self._messages = _Family(messages, None, _MESSAGE_TYPES, other="unknown")
         runs = self._counter("runs_total", "Answers ended", "provider", "outcome")
         self._run_count = _Family(runs, None, _OUTCOMES)
         tokens = self._counter(
@@ -123,7 +152,6 @@ class Metrics:
         self._first_tokens = _Family(first, None)
         length = self._histogram("run_seconds", "Length of an answer", _RUN_BUCKETS_S, "provider")
         self._run_seconds = _Family(length, None)
-        self._relay_seconds = self._histogram("relay_seconds", "Provider read to socket", _RELAY_BUCKETS_S)
         self._store_seconds = self._histogram("store_write_seconds", "Length of a commit", _WRITE_BUCKETS_S)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -156,20 +184,18 @@ class Metrics:
 
     def message_in(self, type: str) -> None:
         self._in += 1
-        self._messages("in", type).inc()
+        self._relay.messages["in", type if type in _MESSAGE_TYPES else "unknown"] += 1
 
     def message_out(self, type: str) -> None:
         self._out += 1
-        self._messages("out", type).inc()
+        self._relay.messages["out", type if type in _MESSAGE_TYPES else "unknown"] += 1
 
     def error(self, code: str) -> None:
         self._errors(code).inc()
 
     def relayed(self, deltas: int, seconds: float) -> None:
         """A frame with ``deltas`` deltas went to a socket ``seconds`` after the read that brought the oldest of them."""
-        self._frames.inc()
-        self._deltas.inc(deltas)
-        self._relay_seconds.observe(seconds)
+        self._relay.observe(deltas, seconds)
 
     # ---- answers
 

@@ -61,7 +61,7 @@ def _leave_behind(conn) -> None:
             "msg-a", "msg-a", "msg-q", session.global_id, "session001", "user001", "m", "openai", 1.0, "r1", True, asked
         ),
     )
-    runs.checkpoint(conn, "msg-a", "half an ans", "", 0)
+    runs.checkpoint(conn, [runs.Checkpoint("msg-a", "half an ans", "", 0)])
 
 
 async def test_a_house_builds_the_providers_of_its_configuration_and_closes_them(autojump_clock, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 from attrs import frozen
@@ -17,6 +17,7 @@ from scm_trio.errors import Conflict, NotFound
 from scm_trio.model import AnswerInfo, Ending, FinishReason, Message, Prompt, Usage
 from scm_trio.store import ledger, messages, runs
 from scm_trio.store.database import Database
+from scm_trio.store.runs import Checkpoint, checkpoint
 
 MAX_HISTORY = 200
 """Messages of the branch that are read back at most; the model's context trims further."""
@@ -137,14 +138,14 @@ class StoreJournal:
         """
         return await self._database.read(_recall, user_id, message_id)
 
-    async def checkpoint(self, run: Run) -> None:
-        """Make the text so far durable.
+    async def checkpoint(self, runs: Sequence[Run]) -> None:
+        """Make the text so far of all these durable, in one transaction.
 
         Raises:
             StoreError: the database failed.
         """
-        run_id = run.info.message_id
-        await self._database.write(runs.checkpoint, run_id, run.log.content, run.log.reasoning, run.rev)
+        texts = [Checkpoint(run.info.message_id, run.log.content, run.log.reasoning, run.rev) for run in runs]
+        await self._database.write(checkpoint, texts)
 
     async def attempt(self, run: Run) -> None:
         """Bring the ledger up to date with the run's attempts, in one transaction.

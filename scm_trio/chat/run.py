@@ -1,13 +1,12 @@
 """One answer being generated.
 
-A run is two tasks: one reads the provider, the other waits for it, checkpoints what has been said, and ends it. Viewers
-follow the run's log with cursors of their own (``log.py``) and are not known here but by their number.
+A run is two tasks: one reads the provider, the other keeps the time and ends it. Viewers follow the run's log with
+cursors of their own (``log.py``) and are not known here but by their number.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -37,10 +36,6 @@ __all__ = ["Deadlines", "Journal", "Observer", "Plan", "Question", "Run"]
 
 log = structlog.get_logger(__name__)
 
-WATCH_S = 0.5
-"""How often a run looks whether its provider has been stopped."""
-CHECKPOINT_S = 1.0
-"""How often a running answer's text is made durable."""
 STORE_LIMIT_S = 10.0
 """How long storing the end of an answer may take."""
 CLOSE_LIMIT_S = 5.0
@@ -64,7 +59,8 @@ class Journal(Protocol):
             NotFound: there is none, or it is another's.
         """
 
-    async def checkpoint(self, run: Run) -> None: ...
+    async def checkpoint(self, runs: Sequence[Run]) -> None:
+        """Make the text so far of all these durable."""
 
     async def attempt(self, run: Run) -> None:
         """Bring the ledger up to date with the run's attempts."""
@@ -85,28 +81,37 @@ class Observer(Protocol):
 class _Wish:
     """Why the provider's scope was cancelled from outside."""
 
-    def __init__(self, reason: FinishReason) -> None:
+    def __init__(self, reason: FinishReason, at: float) -> None:
         self.reason = reason
-        self.at = trio.current_time()
+        self.at = at
 
 
 class Run(Answer):
-    """One answer, from its request to its sealed log."""
+    """One answer, from its request to its sealed log.
+
+    Attributes:
+        attempts: who was asked, for the ledger.
+        saved_upto: how many of the log's deltas would survive the process.
+    """
 
     def __init__(self, plan: Plan, provider: Provider, journal: Journal, observer: Observer) -> None:
         super().__init__(plan.info, plan.session_id, streaming=plan.streaming, max_bytes=plan.max_bytes)
         self.plan = plan
         self.started_at = trio.current_time()
         self.attempts = Attempts(plan.info, self.started_at)
+        self.saved_upto = 0
         self._provider = provider
         self._journal = journal
         self._observer = observer
         self._viewers = 0
         self._wish: _Wish | None = None
-        # Three scopes around the provider: being unwanted, the deadline for all of it, the one for its next word.
         self._scope = trio.CancelScope()
-        self._total = trio.CancelScope()
-        self._gap = trio.CancelScope()
+        # The deadlines on the provider; ``_watch`` alone looks at them, so that moving one costs a token nothing.
+        self._word_due_at = self._orphan_due_at = float("inf")
+        self._total_due_at = self.started_at + plan.deadlines.total_s
+        self._stopped_at: float | None = None
+        self._watching_until = float("inf")
+        self._stirred = trio.lowlevel.ParkingLot()
         self._closed = trio.Event()
         self._closed_at: float | None = None
         self._finish: Finish | None = None
@@ -122,20 +127,21 @@ class Run(Answer):
     def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """Stop the provider; any number of times, at any moment. ``ended`` tells when it is done."""
         if self._wish is None and not self._closed.is_set():
-            self._wish = _Wish(reason)
-            self._scope.cancel()
+            self._wish = _Wish(reason, trio.current_time())
+            self._stop(self._wish.at)
 
     @contextmanager
     def viewer(self) -> Iterator[None]:
         """Be one of those who watch. A run that nobody watches is cancelled after its orphan grace."""
         self._viewers += 1
-        self._scope.deadline = float("inf")
+        self._orphan_due_at = float("inf")
         try:
             yield
         finally:
             self._viewers -= 1
             if not self._viewers and self.plan.orphan_grace_s is not None:
-                self._scope.deadline = trio.current_time() + self.plan.orphan_grace_s
+                self._orphan_due_at = trio.current_time() + self.plan.orphan_grace_s
+                self._stirred.unpark_all()
 
     async def task(self, done: Callable[[Run], None]) -> None:
         """The run's life; to be started in the runs nursery. ``done`` is called once, when nothing more will come."""
@@ -190,12 +196,9 @@ class Run(Answer):
     async def _answer(self, prompt: Prompt, done: Callable[[Run], None]) -> None:
         self._observer.run_started()
         async with trio.open_nursery() as nursery:
-            saving = trio.CancelScope()
             nursery.start_soon(self._read, prompt)
-            nursery.start_soon(self._save, saving)
             await self._watch()
             # The provider is closed, or has had its time: nothing that it still says counts.
-            saving.cancel()
             reason, self.failure = self._judge()
             ending = self.ending = self._make_ending(reason, self._usage or self._estimate(prompt))
             failed = reason is FinishReason.ERROR and self.failure is not None
@@ -208,21 +211,21 @@ class Run(Answer):
             self._leave(done)
 
     async def _read(self, prompt: Prompt) -> None:
-        """Read the provider to its end under the run's deadlines."""
+        """Read the provider to its end."""
         limits = self.plan.deadlines
         try:
-            with self._scope, self._total, self._gap:
-                self._total.deadline = self.started_at + limits.total_s
-                # A whole body comes at the end of the generation: only the total deadline can judge it.
-                self._gap.deadline = trio.current_time() + limits.first_token_s if prompt.stream else math.inf
+            with self._scope:
+                if prompt.stream:  # a whole body comes at the end: only the total deadline can judge it
+                    self._word_due_at = trio.current_time() + limits.first_token_s
+                    self._stirred.unpark_all()
                 async with self._provider.stream(prompt) as events:
                     async for batch in events:
                         if batch and isinstance(batch[0], Attempt | AttemptFailed):
                             await self._turn(batch[0], prompt)
                         elif self._take(batch):
-                            self._gap.deadline = trio.current_time() + limits.idle_s
-            if any(scope.cancelled_caught for scope in (self._scope, self._total, self._gap)):
-                self._note_stop()
+                            self._word_due_at = trio.current_time() + limits.idle_s
+                            if self._word_due_at < self._watching_until:
+                                self._stirred.unpark_all()
         except RequestFailed as exc:
             self._fail(exc)
         except Exception:
@@ -232,19 +235,43 @@ class Run(Answer):
         finally:
             self._closed_at = trio.current_time()
             self._closed.set()
+            self._stirred.unpark_all()
 
-    def _note_stop(self) -> None:
-        """What stopped the provider: a wish, a failure, or the deadline that passed first. More may pass while it closes."""
-        if self._wish is not None or self.failure is not None:
+    async def _watch(self) -> None:
+        """Keep the time until the provider is closed, or one that was stopped has had its time for that."""
+        while not self._closed.is_set():
+            if self._stopped_at is None:
+                self._check_deadlines(trio.current_time())
+            if self._stopped_at is None:
+                limit = min(self._word_due_at, self._total_due_at, self._orphan_due_at)
+            else:
+                limit = self._stopped_at + CLOSE_LIMIT_S
+            self._watching_until = limit
+            with trio.move_on_at(limit) as late:
+                await self._stirred.park()
+            if late.cancelled_caught and self._stopped_at is not None:
+                return
+
+    def _check_deadlines(self, now: float) -> None:
+        """Stop the provider when a deadline has passed; the earliest of them is why."""
+        due_at = min(self._word_due_at, self._total_due_at, self._orphan_due_at)
+        if now < due_at:
             return
-        if self._scope.deadline < min(self._gap.deadline, self._total.deadline):
-            # Nobody has watched for the orphan grace.
-            self._wish = _Wish(FinishReason.CANCELLED)
-            self._wish.at = self._scope.deadline
-        elif self._gap.deadline <= self._total.deadline:
+        if due_at == self._orphan_due_at:
+            self._wish = self._wish or _Wish(FinishReason.CANCELLED, due_at)
+        elif self._finish is not None:
+            pass  # it has ended its answer, and is merely slow to close
+        elif due_at == self._word_due_at:
             self._fail(TimedOut(field="idle" if self.log.next_index else "first_token"))
         else:
             self._fail(TimedOut(field="total"))
+        self._stop(due_at)
+
+    def _stop(self, at: float) -> None:
+        if self._stopped_at is None:
+            self._stopped_at = at
+        self._scope.cancel()
+        self._stirred.unpark_all()
 
     def _fail(self, failure: RequestFailed) -> None:
         # The first failure is the cause; and what comes after the end was told is nobody's business.
@@ -268,7 +295,7 @@ class Run(Answer):
             self._observer.first_token(self.info.provider, now - self.started_at)
         if not self.log.append(deltas, now):
             self._fail(ResponseTooLarge(limit=self.plan.max_bytes))
-            self._scope.cancel()
+            self._stop(now)
         return True
 
     async def _turn(self, event: Attempt | AttemptFailed, prompt: Prompt) -> None:
@@ -298,33 +325,6 @@ class Run(Answer):
                 await self._journal.attempt(self)
         except StoreError as exc:
             log.warning("attempt not stored", message_id=self.info.message_id, error=str(exc))
-
-    async def _watch(self) -> None:
-        """Wait until the provider is closed, or one that was stopped has had its time for it."""
-        stopped_at: float | None = None
-        while not self._closed.is_set():
-            if stopped_at is None and any(scope.cancel_called for scope in (self._scope, self._total, self._gap)):
-                stopped_at = self._wish.at if self._wish else trio.current_time()
-            limit = trio.current_time() + WATCH_S if stopped_at is None else stopped_at + CLOSE_LIMIT_S
-            with trio.move_on_at(limit) as late:
-                await self._closed.wait()
-            if late.cancelled_caught and stopped_at is not None:
-                if self._finish is None:
-                    self._note_stop()
-                return
-
-    async def _save(self, scope: trio.CancelScope) -> None:
-        """Make the text durable once a second; a write that is cancelled may still commit, which does no harm."""
-        saved = 0
-        with scope:
-            while True:
-                await trio.sleep(CHECKPOINT_S)
-                if self.log.next_index > saved:
-                    saved = self.log.next_index
-                    try:
-                        await self._journal.checkpoint(self)
-                    except StoreError as exc:
-                        log.warning("checkpoint failed", message_id=self.info.message_id, error=str(exc))
 
     def _judge(self) -> tuple[FinishReason, RequestFailed | None]:
         """How the answer ended. The provider's own end comes before a cancel that crossed it."""

@@ -8,6 +8,7 @@ import trio
 from attrs import field, frozen
 
 from scm_trio.chat.answer import Answer, read_back
+from scm_trio.chat.checkpoints import keep_checkpoints
 from scm_trio.chat.run import CLOSE_LIMIT_S, STORE_LIMIT_S, Deadlines, Journal, Observer, Plan, Question, Run
 from scm_trio.config import Ai, Streams
 from scm_trio.errors import (
@@ -70,7 +71,7 @@ class ChatService:
         self._runs: dict[str, Run] = {}
         self._by_request: dict[tuple[str, str], Run] = {}
         self._live_by_user: dict[str, list[Run]] = {}
-        self._idle = trio.Event()
+        self._idle, self._busy = trio.Event(), trio.Event()
         self._idle.set()
         self._live = 0
 
@@ -114,6 +115,7 @@ class ChatService:
             self._by_request[asker.user_id, request_id] = run
         if not self._live:
             self._idle = trio.Event()
+            self._busy.set()
         self._live += 1
         self._live_by_user.setdefault(asker.user_id, []).append(run)
         nursery.start_soon(run.task, self._done)
@@ -233,6 +235,18 @@ class ChatService:
         """The user's runs that have not ended, oldest first."""
         return tuple(self._live_by_user.get(user_id, ()))
 
+    # ---- lasting
+
+    async def keep_checkpoints(self) -> None:
+        """Make the text of running answers durable once a second, until cancelled."""
+        await keep_checkpoints(self._wait_busy, self._all_live, self._journal)
+
+    async def _wait_busy(self) -> None:
+        await self._busy.wait()
+
+    def _all_live(self) -> list[Run]:
+        return [run for runs in self._live_by_user.values() for run in runs]
+
     # ---- ending
 
     def sweep(self, now: float) -> None:
@@ -249,7 +263,7 @@ class ChatService:
                 nursery.start_soon(_cancel_when, hurry, nursery.cancel_scope)
                 await self._idle.wait()
                 nursery.cancel_scope.cancel()
-        for run in [run for runs in self._live_by_user.values() for run in runs]:
+        for run in self._all_live():
             run.cancel(FinishReason.INTERRUPTED)
         with trio.move_on_after(CLOSE_LIMIT_S + STORE_LIMIT_S):
             await self._idle.wait()
@@ -262,6 +276,7 @@ class ChatService:
             del self._live_by_user[run.plan.user_id]
         if not self._live:
             self._idle.set()
+            self._busy = trio.Event()
         if run.refusal is not None:
             self._forget(run)
 

@@ -57,7 +57,8 @@ class Wire(trio.abc.Stream):
         self._meter = meter
         self._write_timeout_s = write_timeout_s
         self._fd = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
-        self._turn = trio.Semaphore(1)
+        self._sending = False
+        self._turns = trio.lowlevel.ParkingLot()
         self._pending = b""
         self._wake = trio.Event()
         self._broken = False
@@ -116,10 +117,9 @@ class Wire(trio.abc.Stream):
         Raises:
             trio.BrokenResourceError: the connection is over.
         """
-        try:
-            self._turn.acquire_nowait()
-        except trio.WouldBlock:
-            await self._turn.acquire()
+        if self._sending:
+            await self._turns.park()  # whose turn ends gives it on, so that nobody comes in between
+        self._sending = True
         # From here to the hand-over nothing awaits, so no cancellation can tear the frame.
         rest = b""
         try:
@@ -128,10 +128,14 @@ class Wire(trio.abc.Stream):
             rest = self._write_now(make() or b"")
         finally:
             if not rest:
-                self._turn.release()
+                self._end_turn()
         if rest:
             self._pending = rest
             self._wake.set()
+
+    def _end_turn(self) -> None:
+        if not self._turns.unpark():
+            self._sending = False
 
     def _write_now(self, data: bytes) -> bytes:
         """Write what the socket takes at once; returns the rest."""
@@ -159,7 +163,7 @@ class Wire(trio.abc.Stream):
             if limit.cancelled_caught:
                 self._break(Disconnect(CloseCode.SLOW, "SLOW"))
             self._pending = b""
-            self._turn.release()
+            self._end_turn()
 
     def _break(self, reason: Disconnect | None) -> None:
         if not self._broken:
@@ -194,8 +198,8 @@ class Wire(trio.abc.Stream):
         self._rebuked = trio.Event()
         try:
             await self.send(lambda: self._last(_CLOSE + b"\x02" + code.to_bytes(2, "big")))
-            async with self._turn:
-                pass  # it has left
+            with suppress(trio.BrokenResourceError):
+                await self.send(lambda: None)  # its turn comes when the Close has left
             await self._await_close()
         finally:
             self._rebuked.set()

@@ -5,9 +5,11 @@ Strict about what it takes: a wrong type is an error that names the field, never
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -65,7 +67,14 @@ def camel(name: str) -> str:
 
 def timestamp(epoch_s: float) -> str:
     """ISO-8601 in UTC with milliseconds and ``Z``; times after the year 9999 are told as its end."""
-    return datetime.fromtimestamp(min(epoch_s, LAST_TIME_S), UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    milliseconds = math.floor(min(epoch_s, LAST_TIME_S) * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(epoch_s: int) -> str:
+    # Every frame has a timestamp, and nearly all of them fall into the same second.
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat()[:19]
 
 
 # ---- strict primitives

@@ -6,10 +6,10 @@ A run that the process did not live to end is found by ``seal_interrupted``. Fun
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve, field, frozen
 from sqlalchemy import Connection, Select, bindparam, func, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -28,6 +28,7 @@ from scm_trio.store.schema import ENDED, RUNNING, insert_unless_there, run_is_ru
 
 __all__ = [
     "Attempt",
+    "Checkpoint",
     "EndedRun",
     "NewRun",
     "RunRow",
@@ -60,6 +61,16 @@ class NewRun:
     request_id: str | None = None
     streaming: bool = True
     user_message: Message | None = None
+
+
+@frozen
+class Checkpoint:
+    """What a running answer says so far."""
+
+    run_id: str
+    content: str = field(repr=False)
+    reasoning: str = field(repr=False)
+    rev: int
 
 
 @frozen
@@ -129,9 +140,10 @@ def find_run_by_request(conn: Connection, user_id: str, request_id: str) -> RunR
     return _one(conn, select(runs).where(runs.c.user_id == user_id, runs.c.request_id == request_id))
 
 
-def checkpoint(conn: Connection, run_id: str, content: str, reasoning: str, rev: int) -> None:
-    """Keep the text so far, in case the process dies; an ended run stays as it is."""
-    _CHECKPOINT.run(conn, {"run": run_id, "content": content, "reasoning": reasoning, "rev": rev})
+def checkpoint(conn: Connection, texts: Iterable[Checkpoint]) -> None:
+    """Keep the texts so far, in case the process dies; an ended run stays as it is."""
+    for text in texts:
+        _CHECKPOINT.run(conn, asdict(text))
 
 
 def end_run(conn: Connection, ended: EndedRun) -> None:
@@ -140,7 +152,7 @@ def end_run(conn: Connection, ended: EndedRun) -> None:
     An error before the first word leaves no message; the run's row alone tells of it.
     """
     ending = {**asdict(ended, recurse=False), "finish_reason": ended.finish_reason.value}
-    row = _END.one(conn, {**ending, "run": ended.run_id, "state": ENDED, "content": "", "reasoning": ""})
+    row = _END.one(conn, {**ending, "state": ENDED, "content": "", "reasoning": ""})
     if row is not None and (ended.content or ended.finish_reason is not FinishReason.ERROR):
         add_message(conn, _answer(row, ended))
 
@@ -196,7 +208,7 @@ def _answer(run: Row, ended: EndedRun) -> Message:
 
 def _ending() -> ReturningUpdate[Any]:
     answered_by: dict[str, Any] = {name: func.coalesce(bindparam(name), runs.c[name]) for name in ("model", "provider")}
-    update_one = update(runs).where(runs.c.run_id == bindparam("run"), run_is_running).values(answered_by)
+    update_one = update(runs).where(runs.c.run_id == bindparam("run_id"), run_is_running).values(answered_by)
     names = ("message_id", "session_id", "conversation_id", "user_message_id", "user_id", "model", "provider")
     return update_one.returning(*(runs.c[name] for name in names))
 
@@ -215,5 +227,5 @@ _OPEN = Prepared(
     lambda dialect: insert_unless_there(dialect, runs, "user_id", "request_id").returning(runs.c.run_id),
     tuple(column.name for column in runs.c),
 )
-_CHECKPOINT = Prepared(lambda _: update(runs).where(runs.c.run_id == bindparam("run"), run_is_running), _TEXT)
+_CHECKPOINT = Prepared(lambda _: update(runs).where(runs.c.run_id == bindparam("run_id"), run_is_running), _TEXT)
 _END = Prepared(lambda _: _ending(), ("state", "finish_reason", "error_code", "ended_at", *_TEXT))

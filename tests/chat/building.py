@@ -1,6 +1,6 @@
 """Runs without a database: a journal that remembers, an observer that counts, and a runs nursery."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from scm_trio.chat.answer import StoredAnswer
+from scm_trio.chat.checkpoints import keep_checkpoints
 from scm_trio.chat.run import Deadlines, Plan, Question, Run
 from scm_trio.chat.service import Asker, ChatService, Rules
 from scm_trio.errors import NotFound
@@ -44,11 +45,11 @@ class FakeJournal:
             raise NotFound("no such answer")
         return self.answer
 
-    async def checkpoint(self, run: Run) -> None:
+    async def checkpoint(self, runs: Sequence[Run]) -> None:
         await trio.sleep(self.checkpoint_s)
         if self.fail_checkpoint is not None:
             raise self.fail_checkpoint
-        self.checkpoints.append((trio.current_time() - run.started_at, run.log.content))
+        self.checkpoints += [(trio.current_time() - run.started_at, run.log.content) for run in runs]
 
     async def attempt(self, run: Run) -> None:
         await trio.sleep(self.attempt_s)
@@ -101,14 +102,20 @@ def plan(**changes: Any) -> Plan:
 class Stage:
     """Starts runs in a nursery of its own."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, lasting: trio.Nursery | None = None) -> None:
         self.nursery = nursery
         self.journal = FakeJournal()
         self.observer = FakeObserver()
         self.done: list[Run] = []
+        self.started: list[Run] = []
+        (lasting or nursery).start_soon(keep_checkpoints, trio.lowlevel.checkpoint, self.live, self.journal)
+
+    def live(self) -> list[Run]:
+        return [run for run in self.started if run.is_live]
 
     def start(self, provider: Any, **changes: Any) -> Run:
         run = Run(plan(**changes), provider, self.journal, self.observer)
+        self.started.append(run)
         self.nursery.start_soon(run.task, self.done.append)
         return run
 
@@ -126,8 +133,11 @@ class Stage:
 async def open_stage() -> AsyncIterator[Stage]:
     """A stage on which every run has to come to its end by itself."""
     async with trio.open_nursery() as nursery:
-        stage = Stage(nursery)
-        yield stage
+        # A nursery of its own for what never ends, so that leaving still waits for every run.
+        async with trio.open_nursery() as lasting:
+            stage = Stage(nursery, lasting)
+            yield stage
+            lasting.cancel_scope.cancel()
     assert stage.observer.live == 0
 
 

@@ -94,14 +94,14 @@ async def test_regenerating_opens_a_run_without_storing_the_question_again(db):
 
 async def test_a_checkpoint_keeps_the_text_so_far(db):
     await db.write(begin)
-    await db.write(runs.checkpoint, "r1", "bec", "h", 1)
+    await db.write(runs.checkpoint, [runs.Checkpoint("r1", "bec", "h", 1)])
     row = await db.read(runs.find_run, "a1")
     assert (row.content, row.reasoning, row.rev, row.state) == ("bec", "h", 1, "running")
 
 
 async def test_the_end_of_a_run_stores_the_answer_and_clears_the_checkpoint(db):
     begun = await db.write(begin)
-    await db.write(runs.checkpoint, "r1", "bec", "h", 0)
+    await db.write(runs.checkpoint, [runs.Checkpoint("r1", "bec", "h", 0)])
     await db.write(runs.end_run, evolve(ENDED, rev=1, provider="azure"))
     ended = evolve(begun, state="ended", finish_reason="completed", rev=1, ended_at=12.0, provider="azure")
     assert await db.read(runs.find_run, "a1") == ended
@@ -115,7 +115,7 @@ async def test_a_second_end_and_a_late_checkpoint_change_nothing(db):
     await db.write(runs.end_run, ENDED)
     row, answer = await db.read(runs.find_run, "a1"), await db.read(find_message, "a1")
     await db.write(runs.end_run, evolve(ENDED, finish_reason=FinishReason.CANCELLED, content="other"))
-    await db.write(runs.checkpoint, "r1", "late", "", 5)
+    await db.write(runs.checkpoint, [runs.Checkpoint("r1", "late", "", 5)])
     assert await db.read(runs.find_run, "a1") == row
     assert await db.read(find_message, "a1") == answer
     assert await db.read(message_count) == 2
@@ -148,7 +148,7 @@ async def test_ending_an_unknown_run_does_nothing(db):
 
 async def test_a_crash_is_sealed_with_the_text_of_the_last_checkpoint(db):
     await db.write(begin)
-    await db.write(runs.checkpoint, "r1", "because 世界", "hmmm", 2)
+    await db.write(runs.checkpoint, [runs.Checkpoint("r1", "because 世界", "hmmm", 2)])
     assert await db.write(runs.seal_interrupted, 99.0, estimate_tokens) == 1
 
     spent = Usage(prompt_tokens=7, completion_tokens=5, reasoning_tokens=1, source="estimated")
@@ -184,6 +184,6 @@ async def test_sealing_settles_an_attempt_whose_run_has_ended(db):
 
 async def test_the_estimate_of_tokens_can_be_the_callers(db):
     await db.write(begin)
-    await db.write(runs.checkpoint, "r1", "12345", "", 0)
+    await db.write(runs.checkpoint, [runs.Checkpoint("r1", "12345", "", 0)])
     await db.write(runs.seal_interrupted, 99.0, estimate=len)
     assert (await db.read(find_message, "a1")).usage.completion_tokens == 5
