@@ -132,12 +132,12 @@ class Stage:
 @asynccontextmanager
 async def open_stage() -> AsyncIterator[Stage]:
     """A stage on which every run has to come to its end by itself."""
-    async with trio.open_nursery() as nursery:
-        # A nursery of its own for what never ends, so that leaving still waits for every run.
-        async with trio.open_nursery() as lasting:
+    # What never ends has a nursery of its own, so that leaving still waits for every run.
+    async with trio.open_nursery() as lasting:
+        async with trio.open_nursery() as nursery:
             stage = Stage(nursery, lasting)
             yield stage
-            lasting.cancel_scope.cancel()
+        lasting.cancel_scope.cancel()
     assert stage.observer.live == 0
 
 
