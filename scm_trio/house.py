@@ -20,9 +20,11 @@ from scm_trio.auth import authenticator
 from scm_trio.chat.journal import StoreJournal
 from scm_trio.chat.limits import UserRates
 from scm_trio.chat.prompt import estimate_tokens, fits
+from scm_trio.chat.registry import session_keys
+from scm_trio.chat.run import Run
 from scm_trio.chat.service import ChatService, Rules
 from scm_trio.chat.usage import Cost, Spending
-from scm_trio.cluster.hub import Hub
+from scm_trio.cluster.hub import Connection, Hub
 from scm_trio.config import Config
 from scm_trio.errors import CloseCode, Disconnect, StoreError
 from scm_trio.gateway.gate import Clock, Gate, Tokens
@@ -73,17 +75,24 @@ class House:
     providers: Mapping[str, Provider]
 
     async def drain(self, grace_s: float, hurry: trio.Event) -> None:
-        """Finish what runs, interrupt the rest, and send everybody away with a word."""
+        """Finish what runs, interrupt the rest, and send everybody away with a word: who watches nothing goes first."""
+        self.gate.service.draining = True
+        for connection in self.gate.hub.everyone():
+            if connection.is_told:
+                self._send_away(connection)
         await self.gate.service.drain(grace_s, hurry)
         # The runs have ended; that has yet to be told.
         with trio.move_on_after(FAREWELL_LIMIT_S):
             for connection in self.gate.hub.everyone():
                 await connection.told()
         for connection in self.gate.hub.everyone():
-            wait_s = self.gate.clock.jitter() * RECONNECT_SPREAD_S
-            connection.disconnect(Disconnect(CloseCode.GOING_AWAY, "SHUTTING_DOWN", retry_after_s=wait_s))
+            self._send_away(connection)
         with trio.move_on_after(FAREWELL_LIMIT_S):
             await self.gate.hub.wait_empty()
+
+    def _send_away(self, connection: Connection) -> None:
+        wait_s = self.gate.clock.jitter() * RECONNECT_SPREAD_S
+        connection.disconnect(Disconnect(CloseCode.GOING_AWAY, "SHUTTING_DOWN", retry_after_s=wait_s))
 
 
 @asynccontextmanager
@@ -190,8 +199,14 @@ def _build(
         clock=clock,
         runs=running,
     )
+    gate.service.announce = lambda run: _announce(gate.hub, run)
     app = build_app(_web_services(gate, database, providers))
     return House(config, gate, Listener(gate, app), database, providers)
+
+
+def _announce(hub: Hub, run: Run) -> None:
+    for connection in hub.watching(session_keys(run.session)):
+        connection.show(run)
 
 
 def _web_services(gate: Gate, database: Database, providers: Mapping[str, Provider]) -> WebServices:

@@ -1,6 +1,7 @@
 """The house as a whole: what survives when it is left in a hurry."""
 
 import orjson
+import pytest
 import trio
 import trio.testing
 
@@ -9,7 +10,7 @@ from scm_trio.config import Provider as ProviderSettings
 from scm_trio.errors import StoreError
 from scm_trio.house import Parts, open_house
 from scm_trio.model import FinishReason, Message
-from scm_trio.providers.scripted import Scripted, Stall
+from scm_trio.providers.scripted import Pause, Scripted, Stall
 from scm_trio.store import runs
 from scm_trio.store.database import Database, inline, open_database
 from scm_trio.store.messages import ensure_session
@@ -109,7 +110,11 @@ async def test_a_house_is_ready_unless_its_store_is_gone_or_it_is_being_left(aut
 
 async def test_a_drained_house_has_told_every_viewer_the_end_before_it_sends_them_away(autojump_clock):
     provider = Scripted(["half", Stall()])
-    async with open_server({"openai": provider}) as server, server.peer() as one, server.peer() as two:
+    async with (
+        open_server({"openai": provider}) as server,
+        server.peer() as one,
+        server.peer(session_id="session002") as two,
+    ):
         await one.send("CHAT_REQUEST", {"message": "Hi"}, request_id="r1")
         await one.until("CHAT_STREAM_DATA")
         await two.send("CHAT_REQUEST", {"message": "Hi"}, request_id="r1")
@@ -122,6 +127,28 @@ async def test_a_drained_house_has_told_every_viewer_the_end_before_it_sends_the
                 assert messages[0]["data"]["finishReason"] == "interrupted"
                 assert await peer.close_reason() == 1001
         assert trio.current_time() < 3.0
+
+
+async def test_who_watches_nothing_is_sent_away_as_soon_as_a_house_drains(autojump_clock):
+    provider = Scripted([Pause(5), "a"])
+    async with (
+        open_server({"openai": provider}) as server,
+        server.peer() as busy,
+        server.peer("user002") as idle,
+        trio.open_nursery() as nursery,
+    ):
+        await busy.send("CHAT_REQUEST", {"message": "Hi"}, request_id="r1")
+        await busy.until("CHAT_STREAM_START")
+        nursery.start_soon(server.house.drain, 30.0, trio.Event())
+        goodbye = (await idle.until("DISCONNECT"))[-1]["data"]
+        assert (goodbye["code"], goodbye["reconnect"]) == ("SHUTTING_DOWN", True)
+        assert trio.current_time() < 1
+        await busy.send("CHAT_REQUEST", {"message": "Hi"}, request_id="r2")
+        (refused,) = await busy.until("ERROR")
+        assert (refused["error"]["code"], refused["error"]["retryable"]) == ("SHUTTING_DOWN", True)
+        messages = await busy.until("DISCONNECT")
+        assert messages[-2]["data"]["finishReason"] == "completed"
+        assert trio.current_time() == pytest.approx(5, abs=0.1)
 
 
 async def test_a_house_with_a_stuck_viewer_is_left_all_the_same(autojump_clock):

@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from scm_trio.chat.log import AnswerLog
 from scm_trio.errors import RequestFailed, failure_of
-from scm_trio.model import AnswerInfo, Delta, DeltaKind, Ending
+from scm_trio.model import AnswerInfo, Delta, DeltaKind, Ending, Message, Session
 
 
 @frozen
@@ -45,6 +45,9 @@ class Answer:
         ended: set when the log is sealed and ``ending`` is known. Not set for a refused request.
         notices: what viewers are told besides the answer, oldest first.
         failure: what went wrong, where something did; told right before END.
+        session: where it is given, known when ``opened`` is set; None for an answer that was read back.
+        asked: the question that it answers, where that was stored together with it.
+        said: the answer as it was stored, known when ``ended`` is set.
     """
 
     def __init__(self, info: AnswerInfo, session_id: str, *, streaming: bool, max_bytes: int) -> None:
@@ -61,6 +64,9 @@ class Answer:
         self.failure: RequestFailed | None = None
         self.ending: Ending | None = None
         self.ended_at: float | None = None
+        self.session: Session | None = None
+        self.asked: Message | None = None
+        self.said: Message | None = None
 
     @contextmanager
     def viewer(self) -> Iterator[None]:

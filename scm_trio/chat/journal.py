@@ -10,11 +10,13 @@ from sqlalchemy import Connection
 
 from scm_trio.chat.answer import StoredAnswer
 from scm_trio.chat.attempts import UpstreamAttempt
+from scm_trio.chat.place import Place, place_question
+from scm_trio.chat.plan import Opened, Plan
 from scm_trio.chat.prompt import build_turns, estimate_turns
-from scm_trio.chat.run import Plan, Run
+from scm_trio.chat.run import Run
 from scm_trio.chat.usage import Cost
 from scm_trio.errors import Conflict, NotFound
-from scm_trio.model import AnswerInfo, Ending, FinishReason, Message, Prompt, Usage
+from scm_trio.model import AnswerInfo, Ending, FinishReason, Message, Prompt, Session, Turn, Usage
 from scm_trio.store import ledger, messages, runs
 from scm_trio.store.database import Database
 from scm_trio.store.runs import Checkpoint, checkpoint
@@ -49,84 +51,61 @@ class StoreJournal:
         self._new_id = new_id
         self._costs = costs
 
-    async def open(self, run: Run) -> Prompt | StoredAnswer:
+    async def open(self, run: Run) -> Opened | StoredAnswer:
         """Store session, question, run and attempt in one transaction.
 
         Raises:
-            NotFound: the parent message is none of this session's.
+            NotFound: the message to go on from, to edit or to answer again is none of this session's.
             ContextTooLong: the question does not fit the model.
             Conflict: the same request is being answered by another server process.
             StoreError: the database failed.
         """
         return await self._database.write(self._open, run.plan, self._now())
 
-    def _open(self, conn: Connection, plan: Plan, now: float) -> Prompt | StoredAnswer:
-        question, info = plan.question, plan.info
+    def _open(self, conn: Connection, plan: Plan, now: float) -> Opened | StoredAnswer:
         session = messages.ensure_session(conn, plan.user_id, plan.session_id, f"s-{self._new_id()}", now)
-        parent = self._parent(conn, plan, session.global_id)
-        history = messages.branch(conn, parent.message_id, MAX_HISTORY) if parent else []
-        turns = build_turns(
-            session.system_prompt or question.system_prompt,
-            history,
-            question.text,
-            context_tokens=plan.context_tokens,
-            max_tokens=question.max_tokens,
-        )
-        asked = Message(
-            message_id=info.user_message_id,
-            session_id=session.global_id,
-            conversation_id=plan.conversation_id,
-            parent_id=parent.message_id if parent else None,
-            role="user",
-            user_id=plan.user_id,
-            content=question.text,
-            created_at=now,
-        )
-        row = runs.open_run(
-            conn,
-            runs.NewRun(
-                run_id=info.message_id,
-                message_id=info.message_id,
-                user_message_id=info.user_message_id,
-                session_id=session.global_id,
-                conversation_id=plan.conversation_id,
-                user_id=plan.user_id,
-                model=info.model,
-                provider=info.provider,
-                started_at=now,
-                request_id=info.request_id,
-                streaming=plan.streaming,
-                user_message=asked,
-            ),
-        )
+        place = place_question(conn, plan, session.global_id)
+        turns = self._turns(conn, plan, session, place)
+        asked = None if place.stored else _question(plan, session, place, now)
+        row = runs.open_run(conn, _new_run(plan, session, place, asked, now))
         if row.existing:
             return _stored(conn, row, session.session_id)
         attempt = ledger.Attempt(
-            attempt_id=f"{info.message_id}-0",
-            run_id=info.message_id,
-            message_id=info.message_id,
+            attempt_id=f"{plan.info.message_id}-0",
+            run_id=plan.info.message_id,
+            message_id=plan.info.message_id,
             user_id=plan.user_id,
-            provider=info.provider,
-            model=info.model,
+            provider=plan.info.provider,
+            model=plan.info.model,
             started_at=now,
             prompt_tokens=estimate_turns(turns),  # what a crash would leave in the ledger
         )
         ledger.open_attempt(conn, attempt)
-        return Prompt(
-            model=info.model,
+        prompt = Prompt(
+            model=plan.info.model,
             turns=turns,
             stream=plan.streaming,
-            temperature=question.temperature,
-            max_tokens=question.max_tokens,
+            temperature=plan.question.temperature,
+            max_tokens=plan.question.max_tokens,
+        )
+        return Opened(prompt, session, place.question_id, asked)
+
+    def _turns(self, conn: Connection, plan: Plan, session: Session, place: Place) -> tuple[Turn, ...]:
+        return build_turns(
+            session.system_prompt or plan.question.system_prompt,
+            messages.branch(conn, place.parent_id, MAX_HISTORY) if place.parent_id else [],
+            place.text,
+            context_tokens=plan.context_tokens,
+            max_tokens=plan.question.max_tokens,
         )
 
-    def _parent(self, conn: Connection, plan: Plan, session_global_id: str) -> Message | None:
-        if plan.question.parent_id is None:
-            return messages.newest(conn, session_global_id, plan.conversation_id)
-        parent = messages.find_message(conn, plan.question.parent_id)
-        if parent is None or parent.session_id != session_global_id:
-            raise NotFound("no such parent in this session", field="data.parentMessageId")
-        return parent
+    async def knows(self, user_id: str, request_id: str) -> bool:
+        """Whether this user's request has a run, of any age.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        return await self._database.read(runs.find_run_by_request, user_id, request_id) is not None
 
     async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
         """Read an ended answer of the user's back.
@@ -157,8 +136,8 @@ class StoreJournal:
         await self._database.write(_keep, self._entries(run, rows))
         run.attempts.saved(rows)
 
-    async def end(self, run: Run, ending: Ending) -> None:
-        """Store the answer and settle its attempts, in one transaction.
+    async def end(self, run: Run, ending: Ending) -> Message | None:
+        """Store the answer and settle its attempts, in one transaction; returns the answer as a message, if it is one.
 
         Raises:
             StoreError: the database failed; the next start seals the run with its last checkpoint.
@@ -176,8 +155,9 @@ class StoreJournal:
             provider=run.info.provider,
         )
         rows = list(run.attempts.unsaved)
-        await self._database.write(_end, ended, self._entries(run, rows))
+        said = await self._database.write(_end, ended, self._entries(run, rows))
         run.attempts.saved(rows)
+        return said
 
     def _entries(self, run: Run, rows: list[UpstreamAttempt]) -> list[_Entry]:
         return [_Entry(None if row.is_noted else self._opened(run, row), self._settled(run, row)) for row in rows]
@@ -207,9 +187,40 @@ class StoreJournal:
         )
 
 
-def _end(conn: Connection, ended: runs.EndedRun, entries: list[_Entry]) -> None:
-    runs.end_run(conn, ended)
+def _question(plan: Plan, session: Session, place: Place, now: float) -> Message:
+    return Message(
+        message_id=place.question_id,
+        session_id=session.global_id,
+        conversation_id=place.conversation_id,
+        parent_id=place.parent_id,
+        role="user",
+        user_id=plan.user_id,
+        content=place.text,
+        created_at=now,
+    )
+
+
+def _new_run(plan: Plan, session: Session, place: Place, asked: Message | None, now: float) -> runs.NewRun:
+    return runs.NewRun(
+        run_id=plan.info.message_id,
+        message_id=plan.info.message_id,
+        user_message_id=place.question_id,
+        session_id=session.global_id,
+        conversation_id=place.conversation_id,
+        user_id=plan.user_id,
+        model=plan.info.model,
+        provider=plan.info.provider,
+        started_at=now,
+        request_id=plan.info.request_id,
+        streaming=plan.streaming,
+        user_message=asked,
+    )
+
+
+def _end(conn: Connection, ended: runs.EndedRun, entries: list[_Entry]) -> Message | None:
+    said = runs.end_run(conn, ended)
     _keep(conn, entries)
+    return said
 
 
 def _keep(conn: Connection, entries: list[_Entry]) -> None:

@@ -30,6 +30,15 @@ class TokenBucket:
         self._level -= cost
         return True
 
+    def lend(self, cost: float = 1) -> None:
+        """Take ``cost`` tokens even where they are not there."""
+        self._level -= cost
+
+    def give_back(self, now: float, cost: float = 1) -> None:
+        """Undo a ``take`` or ``lend``."""
+        self._refill(now)
+        self._level = min(self.capacity, self._level + cost)
+
     def wait_s(self, now: float, cost: float = 1) -> float:
         """Seconds until ``cost`` tokens are there."""
         self._refill(now)
@@ -68,6 +77,16 @@ class UserRates:
         if not allowed.take(now):
             return Verdict.REFUSE, allowed.wait_s(now)
         return Verdict.PASS, 0.0
+
+    def lend(self, user_id: str) -> None:
+        """Let a message pass that was refused, until it is given back."""
+        for bucket in self._by_user.get(user_id, ()):
+            bucket.lend()
+
+    def give_back(self, user_id: str, now: float) -> None:
+        """One message that passed turned out not to count."""
+        for bucket in self._by_user.get(user_id, ()):
+            bucket.give_back(now)
 
     def sweep(self, now: float) -> None:
         """Forget users whose buckets are full again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from scm_trio.model import AnswerInfo
+from scm_trio.model import AnswerInfo, Message, Prompt, Session
 
 
 @frozen
@@ -26,6 +26,10 @@ class Question:
     system_prompt: str | None = field(repr=False)
     temperature: float | None
     max_tokens: int | None
+    regenerate_of: str | None = None
+    """An answer whose question is asked again; ``text`` does not count then."""
+    edit_of: str | None = None
+    """A question that this one is asked instead of, in the same place."""
 
 
 @frozen
@@ -44,3 +48,20 @@ class Plan:
     orphan_grace_s: float | None
     """None: goes on without viewers until it is done."""
     max_bytes: int
+
+
+@frozen
+class Opened:
+    """What is known when a run's question has been stored.
+
+    Attributes:
+        prompt: what the model is told.
+        session: where it was asked.
+        question_id: the question's message.
+        asked: the question as it was stored; None where it had been before.
+    """
+
+    prompt: Prompt
+    session: Session
+    question_id: str
+    asked: Message | None = None

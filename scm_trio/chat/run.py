@@ -16,7 +16,7 @@ from attrs import evolve
 
 from scm_trio.chat.answer import Answer, Notice, StoredAnswer
 from scm_trio.chat.attempts import Attempts
-from scm_trio.chat.plan import Deadlines, Plan, Question
+from scm_trio.chat.plan import Deadlines, Opened, Plan, Question
 from scm_trio.chat.prompt import estimate_tokens, estimate_turns
 from scm_trio.errors import (
     ContentFiltered,
@@ -29,7 +29,7 @@ from scm_trio.errors import (
     StoreError,
     TimedOut,
 )
-from scm_trio.model import Attempt, AttemptFailed, Delta, Ending, Finish, FinishReason, Prompt, Usage
+from scm_trio.model import Attempt, AttemptFailed, Delta, Ending, Finish, FinishReason, Message, Prompt, Usage
 from scm_trio.providers.base import Batch, Provider
 
 __all__ = ["Deadlines", "Journal", "Observer", "Plan", "Question", "Run"]
@@ -45,12 +45,15 @@ CLOSE_LIMIT_S = 5.0
 class Journal(Protocol):
     """Where a run keeps what must survive the process. All of it may raise ``StoreError``."""
 
-    async def open(self, run: Run) -> Prompt | StoredAnswer:
-        """Store question, run and attempt; returns the prompt, or the answer where the request had one already.
+    async def open(self, run: Run) -> Opened | StoredAnswer:
+        """Store question, run and attempt, or return the answer where the request had one already.
 
         Raises:
             RequestFailed: the request cannot be answered; nothing has been stored.
         """
+
+    async def knows(self, user_id: str, request_id: str) -> bool:
+        """Whether this user's request has a run, of any age."""
 
     async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
         """Read an ended answer of the user's back.
@@ -65,7 +68,8 @@ class Journal(Protocol):
     async def attempt(self, run: Run) -> None:
         """Bring the ledger up to date with the run's attempts."""
 
-    async def end(self, run: Run, ending: Ending) -> None: ...
+    async def end(self, run: Run, ending: Ending) -> Message | None:
+        """Store the answer; returns it, None where nothing was said that is worth keeping."""
 
 
 class Observer(Protocol):
@@ -92,6 +96,7 @@ class Run(Answer):
     Attributes:
         attempts: who was asked, for the ledger.
         saved_upto: how many of the log's deltas would survive the process.
+        on_repeat: called when its request turns out to have been answered before.
     """
 
     def __init__(self, plan: Plan, provider: Provider, journal: Journal, observer: Observer) -> None:
@@ -100,6 +105,7 @@ class Run(Answer):
         self.started_at = trio.current_time()
         self.attempts = Attempts(plan.info, self.started_at)
         self.saved_upto = 0
+        self.on_repeat: Callable[[], None] = _nothing
         self._provider = provider
         self._journal = journal
         self._observer = observer
@@ -143,10 +149,16 @@ class Run(Answer):
                 self._orphan_due_at = trio.current_time() + self.plan.orphan_grace_s
                 self._stirred.unpark_all()
 
-    async def task(self, done: Callable[[Run], None]) -> None:
-        """The run's life; to be started in the runs nursery. ``done`` is called once, when nothing more will come."""
+    async def task(self, begun: Callable[[Run], None], done: Callable[[Run], None]) -> None:
+        """The run's life; to be started in the runs nursery.
+
+        Args:
+            begun: called when the question has been stored, before anything is said.
+            done: called once, when nothing more will come.
+        """
         try:
             if prompt := await self._open():
+                begun(self)
                 await self._answer(prompt, done)
         except Exception:
             # The barrier of a run: a bug of ours costs this one answer, which still gets its END.
@@ -189,9 +201,13 @@ class Run(Answer):
             self.opened.set()
             raise
         if isinstance(opened, StoredAnswer):
+            self.on_repeat()
             self.restore(opened)
+        elif opened is not None:
+            self.session, self.asked = opened.session, opened.asked
+            self.info = evolve(self.info, user_message_id=opened.question_id)
         self.opened.set()
-        return opened if isinstance(opened, Prompt) else None
+        return opened.prompt if isinstance(opened, Opened) else None
 
     async def _answer(self, prompt: Prompt, done: Callable[[Run], None]) -> None:
         self._observer.run_started()
@@ -362,7 +378,7 @@ class Run(Answer):
         # Shielded: what was said and what it cost must be kept, whoever is in a hurry.
         with trio.move_on_after(STORE_LIMIT_S, shield=True) as limit:
             try:
-                await self._journal.end(self, ending)
+                self.said = await self._journal.end(self, ending)
             except StoreError as exc:
                 log.error("answer not stored", message_id=self.info.message_id, error=str(exc))  # noqa: TRY400
         if limit.cancelled_caught:
@@ -383,6 +399,10 @@ class Run(Answer):
         if self.failure is not None and self.failure.detail:
             # A vendor's own words may quote the question: for those only who ask to see more.
             log.debug("provider said", message_id=self.info.message_id, detail=self.failure.detail)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 _REASONS: dict[type[RequestFailed], FinishReason] = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import trio
 from attrs import field, frozen
 
 from scm_trio.chat.answer import Answer, read_back
 from scm_trio.chat.checkpoints import keep_checkpoints
+from scm_trio.chat.registry import Registry
 from scm_trio.chat.run import CLOSE_LIMIT_S, STORE_LIMIT_S, Deadlines, Journal, Observer, Plan, Question, Run
 from scm_trio.config import Ai, Streams
 from scm_trio.errors import (
@@ -24,6 +25,9 @@ from scm_trio.protocol.messages import ChatRequest, Grace
 from scm_trio.providers.base import Provider
 
 MAX_TEMPERATURE = 2.0
+FORETOLD_S = 60.0
+"""How long a cancel is remembered whose request has not come."""
+MAX_FORETOLD = 10_000
 
 
 @frozen
@@ -52,6 +56,9 @@ class ChatService:
         observer: where runs are counted.
         rules: limits and defaults.
         new_id: makes unguessable ids.
+
+    Attributes:
+        announce: told of every run whose question has been stored, before it says anything.
     """
 
     def __init__(
@@ -64,24 +71,28 @@ class ChatService:
     ) -> None:
         self.providers = providers
         self.draining = False
+        self.announce: Callable[[Run], None] = _to_nobody
         self._journal = journal
         self._observer = observer
         self._rules = rules
         self._new_id = new_id
-        self._runs: dict[str, Run] = {}
-        self._by_request: dict[tuple[str, str], Run] = {}
-        self._live_by_user: dict[str, list[Run]] = {}
-        self._idle, self._busy = trio.Event(), trio.Event()
-        self._idle.set()
-        self._live = 0
+        self._runs = Registry()
+        self._foretold: dict[tuple[str, str], float] = {}
 
     @property
     def live_runs(self) -> int:
-        return self._live
+        return self._runs.live
 
     # ---- asking
 
-    def begin(self, asker: Asker, request: ChatRequest, request_id: str | None, nursery: trio.Nursery) -> Run:
+    def begin(
+        self,
+        asker: Asker,
+        request: ChatRequest,
+        request_id: str | None,
+        nursery: trio.Nursery,
+        on_repeat: Callable[[], None],
+    ) -> Run:
         """Start the run of a request, or find the one that the same request started before. Never awaits.
 
         Args:
@@ -89,11 +100,12 @@ class ChatService:
             request: what is asked.
             request_id: the client's own name for the request, if it gave one.
             nursery: the runs nursery; the run outlives its asker there.
+            on_repeat: called where the request, though no run of it is at hand, turns out to have been answered before.
 
         Raises:
             InvalidMessage, ProviderUnknown, ModelUnknown, TooManyStreams, ShuttingDown: nothing was started.
         """
-        if request_id is not None and (known := self._by_request.get((asker.user_id, request_id))):
+        if request_id is not None and (known := self._runs.by_request(asker.user_id, request_id)):
             return known
         if self.draining:
             raise ShuttingDown(retry_after_s=2)
@@ -110,15 +122,11 @@ class ChatService:
             provider=provider.name,
         )
         run = Run(self._plan(asker, request, question, info, provider), provider, self._journal, self._observer)
-        self._runs[info.message_id] = run
-        if request_id is not None:
-            self._by_request[asker.user_id, request_id] = run
-        if not self._live:
-            self._idle = trio.Event()
-            self._busy.set()
-        self._live += 1
-        self._live_by_user.setdefault(asker.user_id, []).append(run)
-        nursery.start_soon(run.task, self._done)
+        run.on_repeat = on_repeat
+        self._runs.add(run)
+        nursery.start_soon(run.task, self._begun, self._runs.end)
+        if request_id is not None and self._foretold.pop((asker.user_id, request_id), None) is not None:
+            run.cancel()
         return run
 
     def _question(self, request: ChatRequest) -> Question:
@@ -132,20 +140,24 @@ class ChatService:
         for name, number in (("maxTokens", request.max_tokens), ("timeoutMs", request.timeout_ms)):
             if number == 0:
                 raise InvalidMessage(field=f"data.{name}", expected="positive")
-        later = (
-            ("attachments", request.attachments),
-            ("regenerateOf", request.regenerate_of),
-            ("editOf", request.edit_of),
-        )
-        for name, value in later:
-            if value:
-                raise InvalidMessage(field=f"data.{name}", expected="unsupported")
+        if request.attachments:
+            raise InvalidMessage(field="data.attachments", expected="unsupported")
+        places = {
+            "parentMessageId": request.parent_message_id,
+            "regenerateOf": request.regenerate_of,
+            "editOf": request.edit_of,
+        }
+        named = [name for name, message_id in places.items() if message_id is not None]
+        if len(named) > 1:
+            raise InvalidMessage(field=f"data.{named[1]}", expected="one_place")
         return Question(
             text=text,
             parent_id=request.parent_message_id,
             system_prompt=self._rules.ai.system_prompt,
             temperature=request.temperature,
             max_tokens=request.max_tokens,
+            regenerate_of=request.regenerate_of,
+            edit_of=request.edit_of,
         )
 
     def _choose(self, request: ChatRequest) -> tuple[Provider, str]:
@@ -190,9 +202,17 @@ class ChatService:
 
     # ---- finding
 
-    def knows(self, user_id: str, request_id: str) -> bool:
+    def has(self, user_id: str, request_id: str) -> bool:
         """Whether this request's run is at hand."""
-        return (user_id, request_id) in self._by_request
+        return self._runs.by_request(user_id, request_id) is not None
+
+    async def knows(self, user_id: str, request_id: str) -> bool:
+        """Whether this request was ever made.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        return self.has(user_id, request_id) or await self._journal.knows(user_id, request_id)
 
     def find(self, user_id: str, *, message_id: str | None = None, request_id: str | None = None) -> Run:
         """The user's run by its answer's id or its request's.
@@ -202,7 +222,7 @@ class ChatService:
         """
         run = self._runs.get(message_id) if message_id is not None else None
         if run is None and request_id is not None:
-            run = self._by_request.get((user_id, request_id))
+            run = self._runs.by_request(user_id, request_id)
         if run is None or run.plan.user_id != user_id:
             raise NotFound("no such run")
         return run
@@ -223,37 +243,50 @@ class ChatService:
     def cancel(self, user_id: str, *, message_id: str | None = None, request_id: str | None = None) -> None:
         """Cancel a running answer; its END tells when that is done.
 
+        A cancel that overtakes its request, which another connection may carry, counts when that comes.
+
         Raises:
-            NotFound: there is nothing to cancel.
+            NotFound: there is nothing to cancel, or not yet.
         """
-        run = self.find(user_id, message_id=message_id, request_id=request_id)
+        try:
+            run = self.find(user_id, message_id=message_id, request_id=request_id)
+        except NotFound:
+            if message_id is None and request_id is not None:
+                self._foretell(user_id, request_id)
+            raise
         if not run.is_live:
             raise NotFound("already ended")
         run.cancel()
 
+    def _foretell(self, user_id: str, request_id: str) -> None:
+        self._foretold[user_id, request_id] = trio.current_time()
+        if len(self._foretold) > MAX_FORETOLD:
+            del self._foretold[next(iter(self._foretold))]
+
+    def live_in(self, session: Hashable) -> Sequence[Run]:
+        """The runs of a session, by one of its ``session_keys``, that have begun and not ended, oldest first."""
+        return self._runs.live_in(session)
+
     def active(self, user_id: str) -> Sequence[Run]:
         """The user's runs that have not ended, oldest first."""
-        return tuple(self._live_by_user.get(user_id, ()))
+        return self._runs.live_of(user_id)
 
     # ---- lasting
 
     async def keep_checkpoints(self) -> None:
         """Make the text of running answers durable once a second, until cancelled."""
-        await keep_checkpoints(self._wait_busy, self._all_live, self._journal)
-
-    async def _wait_busy(self) -> None:
-        await self._busy.wait()
-
-    def _all_live(self) -> list[Run]:
-        return [run for runs in self._live_by_user.values() for run in runs]
+        await keep_checkpoints(self._runs.wait_busy, self._runs.all_live, self._journal)
 
     # ---- ending
 
     def sweep(self, now: float) -> None:
         """Forget runs that ended longer ago than the resume window; the store still has their answers."""
-        for run in [run for run in self._runs.values() if run.ended_at is not None]:
-            if run.ended_at is not None and run.ended_at + self._rules.streams.resume_window_s <= now:
-                self._forget(run)
+        for run, ended_at in self._runs.ended():
+            if ended_at + self._rules.streams.resume_window_s <= now:
+                self._runs.forget(run)
+        for request, at in list(self._foretold.items()):
+            if at + FORETOLD_S <= now:
+                del self._foretold[request]
 
     async def drain(self, grace_s: float, hurry: trio.Event) -> None:
         """Start nothing new; let runs finish until the grace ends or ``hurry`` is set, then interrupt the rest."""
@@ -261,30 +294,20 @@ class ChatService:
         with trio.move_on_after(grace_s):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_when, hurry, nursery.cancel_scope)
-                await self._idle.wait()
+                await self._runs.wait_idle()
                 nursery.cancel_scope.cancel()
-        for run in self._all_live():
+        for run in self._runs.all_live():
             run.cancel(FinishReason.INTERRUPTED)
         with trio.move_on_after(CLOSE_LIMIT_S + STORE_LIMIT_S):
-            await self._idle.wait()
+            await self._runs.wait_idle()
 
-    def _done(self, run: Run) -> None:
-        self._live -= 1
-        mine = self._live_by_user[run.plan.user_id]
-        mine.remove(run)
-        if not mine:
-            del self._live_by_user[run.plan.user_id]
-        if not self._live:
-            self._idle.set()
-            self._busy = trio.Event()
-        if run.refusal is not None:
-            self._forget(run)
+    def _begun(self, run: Run) -> None:
+        self._runs.place(run)
+        self.announce(run)
 
-    def _forget(self, run: Run) -> None:
-        self._runs.pop(run.plan.info.message_id, None)
-        request_id = run.plan.info.request_id
-        if request_id is not None:
-            self._by_request.pop((run.plan.user_id, request_id), None)
+
+def _to_nobody(_: Run) -> None:
+    """Before somebody listens."""
 
 
 async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Hashable, Iterable
+from typing import Any, Protocol
 
 import trio
 
@@ -29,11 +29,22 @@ class Connection(Protocol):
     async def told(self) -> None:
         """Return when no answer is being sent any more."""
 
+    @property
+    def is_told(self) -> bool:
+        """Whether no answer is being sent."""
+
+    def show(self, answer: Any) -> None:
+        """Send an answer that has just begun, unless that is being done. Does not wait."""
+
     def disconnect(self, reason: Disconnect | None) -> None: ...
 
 
 class Hub:
-    """All connections of this process, by user. Admission never awaits, so that it cannot race."""
+    """All connections of this process, by user and by the sessions that they have open.
+
+    Admission never awaits, so that it cannot race. Sessions are named by any hashable keys, on which those who open
+    them and those who look for them have agreed.
+    """
 
     def __init__(self, *, max_connections: int, max_connections_per_user: int) -> None:
         self._max = max_connections
@@ -42,6 +53,7 @@ class Hub:
         self._emptied = trio.Event()
         self._admitted_by_user: dict[str, int] = defaultdict(int)
         self._by_user: dict[str, dict[str, Connection]] = defaultdict(dict)
+        self._by_session: dict[Hashable, dict[str, Connection]] = defaultdict(dict)
 
     @property
     def active(self) -> int:
@@ -78,10 +90,20 @@ class Hub:
         self._by_user[connection.user_id][connection.connection_id] = connection
 
     def leave(self, connection: Connection) -> None:
-        mine = self._by_user[connection.user_id]
-        mine.pop(connection.connection_id, None)
-        if not mine:
-            del self._by_user[connection.user_id]
+        """Forget a connection; what it has open it has closed before."""
+        _take_out(self._by_user, connection.user_id, connection)
+
+    def open(self, connection: Connection, session: Hashable) -> None:
+        """Note that a connection wants to see what happens in a session."""
+        self._by_session[session][connection.connection_id] = connection
+
+    def close(self, connection: Connection, session: Hashable) -> None:
+        _take_out(self._by_session, session, connection)
+
+    def watching(self, sessions: Iterable[Hashable]) -> list[Connection]:
+        """Who has any of these open, each connection once."""
+        found = {name: each for session in sessions for name, each in self._by_session.get(session, {}).items()}
+        return list(found.values())
 
     def everyone(self) -> list[Connection]:
         return [connection for mine in self._by_user.values() for connection in mine.values()]
@@ -92,5 +114,13 @@ class Hub:
             self._emptied = trio.Event()
             await self._emptied.wait()
 
-    def of_user(self, user_id: str) -> Iterator[Connection]:
-        yield from list(self._by_user.get(user_id, {}).values())
+    def of_user(self, user_id: str) -> list[Connection]:
+        return list(self._by_user.get(user_id, {}).values())
+
+
+def _take_out(index: dict[Any, dict[str, Connection]], key: Hashable, connection: Connection) -> None:
+    there = index.get(key)
+    if there is not None:
+        there.pop(connection.connection_id, None)
+        if not there:
+            del index[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 
 import structlog
 import trio
@@ -14,12 +15,14 @@ from scm_trio.errors import (
     Disconnect,
     RateLimited,
     RequestFailed,
+    StoreError,
     TokenExpired,
 )
-from scm_trio.gateway.dispatch import UNCOUNTED, dispatch, is_repeat
+from scm_trio.gateway.dispatch import UNCOUNTED, dispatch, repeatable
 from scm_trio.gateway.gate import Gate, Visit
 from scm_trio.gateway.link import Link
 from scm_trio.gateway.meter import FrameMeter
+from scm_trio.gateway.streaming import stream_answer
 from scm_trio.gateway.wire import Wire
 from scm_trio.protocol import messages
 from scm_trio.protocol.codec import Received, decode_client, request_id_of, timestamp
@@ -69,12 +72,13 @@ async def serve_connection(stream: trio.abc.Stream, head: bytes, visit: Visit, g
 
 async def _live(wire: Wire, websocket: WebSocketConnection, visit: Visit, gate: Gate) -> Disconnect | None:
     async with trio.open_nursery() as inner:
-        link = Link(gate, visit, wire, inner)
+        link = Link(gate, visit, wire, inner, stream_answer)
         wire.on_end = link.disconnect
         wire.verdict = lambda: websocket.closed.code if websocket.closed else None
         gate.hub.join(link)
         try:
             await _greet(link)
+            link.open_session((link.user_id, link.session_id))
             inner.start_soon(_heartbeat, link)
             await _read(link, websocket)
         except Disconnect as exc:
@@ -86,7 +90,7 @@ async def _live(wire: Wire, websocket: WebSocketConnection, visit: Visit, gate: 
             log.exception("handler broke", connection_id=link.connection_id)
             link.disconnect(Disconnect(CloseCode.INTERNAL, "INTERNAL"))
         finally:
-            gate.hub.leave(link)
+            link.leave()
     if link.reason is not None and not wire.is_broken:
         await _bid_farewell(link, websocket, link.reason)
     return link.reason
@@ -160,14 +164,21 @@ async def _decode(link: Link, text: str, invalid: deque[float]) -> Received | No
 
 
 async def _may_pass(link: Link, received: Received) -> bool:
-    """Charge a counted message to its user's rate."""
-    if received.kind in UNCOUNTED or is_repeat(link, received):
+    """Charge a counted message to its user's rate. What a repeat has paid, it gets back when it is known for one."""
+    request_id = repeatable(received)
+    service = link.gate.service
+    if received.kind in UNCOUNTED or (request_id is not None and service.has(link.user_id, request_id)):
         return True
     verdict, wait_s = link.gate.rates.charge(link.user_id, trio.current_time())
     if verdict is Verdict.PASS:
         return True
     if verdict is Verdict.FLOOD:
         raise Disconnect(CloseCode.FLOOD, "FLOOD", retry_after_s=wait_s)
+    if request_id is not None:
+        with suppress(StoreError):
+            if await service.knows(link.user_id, request_id):
+                link.gate.rates.lend(link.user_id)
+                return True
     await link.send_error(RateLimited(retry_after_s=wait_s), received.request_id, session_id=received.session_id)
     return False
 

@@ -20,7 +20,6 @@ from scm_trio.errors import (
     UnknownType,
 )
 from scm_trio.gateway.link import Link, Viewer
-from scm_trio.gateway.streaming import stream_answer
 from scm_trio.model import Principal
 from scm_trio.protocol import messages
 from scm_trio.protocol.codec import Received, timestamp
@@ -53,12 +52,9 @@ def request_id_of(received: Received) -> str | None:
     return received.request_id
 
 
-def is_repeat(link: Link, received: Received) -> bool:
-    """Whether this is a request whose run exists already; repeating oneself is free."""
-    request_id = request_id_of(received)
-    return (
-        received.kind == "CHAT_REQUEST" and request_id is not None and link.gate.service.knows(link.user_id, request_id)
-    )
+def repeatable(received: Received) -> str | None:
+    """The id under which a request may have been made before: repeating oneself is free."""
+    return request_id_of(received) if received.kind == "CHAT_REQUEST" else None
 
 
 async def answer_heartbeat(link: Link, received: Received) -> None:
@@ -72,20 +68,24 @@ async def start_stream(link: Link, received: Received) -> None:
         return  # the same request again, on the connection that is being answered already
     _check_room(link)
     asker = Asker(link.user_id, received.session_id or link.session_id)
-    run = link.gate.service.begin(asker, request, request_id, link.gate.runs)
-    _show(link, Viewer(run, request_id))
+    run = link.gate.service.begin(asker, request, request_id, link.gate.runs, lambda: _refund(link))
+    viewer = link.viewers.get(run.key)
+    if viewer is None:
+        link.view(Viewer(run, request_id))
+    else:  # the same request from another connection: it is shown here, and is an answer from now on
+        viewer.adopt(request_id)
+        viewer.move(0, resumed=True)
+    link.open_session((asker.user_id, asker.session_id))
+
+
+def _refund(link: Link) -> None:
+    link.gate.rates.give_back(link.user_id, trio.current_time())
 
 
 def _check_room(link: Link) -> None:
     limit = link.gate.settings.stream.max_per_connection
-    if len(link.viewers) >= limit:
+    if link.asked >= limit:
         raise TooManyStreams("per connection", limit=limit)
-
-
-def _show(link: Link, viewer: Viewer) -> None:
-    # Entered here and not by the task, so that the next message already finds it.
-    link.viewers[viewer.run.key] = viewer
-    link.nursery.start_soon(stream_answer, link, viewer)
 
 
 async def cancel_stream(link: Link, received: Received) -> None:
@@ -108,11 +108,16 @@ async def resume_stream(link: Link, received: Received) -> None:
     cursor = resume.from_index if known else 0
     announce = {"resumed": True} if known else {"reset": True}
     viewer = link.viewers.get(run.key)
-    if viewer is not None:
+    if viewer is not None and viewer.asked:
         viewer.move(cursor, **announce)
         return
     _check_room(link)
-    _show(link, Viewer(run, received.request_id or run.info.request_id, cursor, **announce))
+    request_id = received.request_id or run.info.request_id
+    if viewer is not None:
+        viewer.adopt(request_id)
+        viewer.move(cursor, **announce)
+    else:
+        link.view(Viewer(run, request_id, cursor, **announce))
 
 
 async def refresh_token(link: Link, received: Received) -> None:

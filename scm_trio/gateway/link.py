@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
 import trio
@@ -10,23 +11,34 @@ from scm_trio.chat.answer import Answer, Notice
 from scm_trio.errors import Disconnect, RequestFailed
 from scm_trio.gateway.gate import Gate, Visit
 from scm_trio.gateway.wire import Wire, text_frame
+from scm_trio.model import Session
 from scm_trio.protocol import frames
 from scm_trio.protocol.codec import encode, timestamp
+
+MAX_OPEN_SESSIONS = 64
+"""Sessions that one connection can watch; when there are more, the one opened first is left."""
+MAX_UNASKED = 64
+"""Answers shown unasked on one connection at a time; others can still be asked for by CHAT_RESUME."""
 
 
 class Viewer:
     """One connection's place in one run.
 
     Attributes:
+        request_id: the client's name for its request, where it has one.
+        asked: whether this connection asked for it; otherwise it is shown because the session is open here.
         cursor: index of the next delta to send.
         told: how many of the run's notices it was told; those from before it came do not concern it.
         announce: how the next START is to be marked, when one is due: ``resumed``, ``reset`` or neither.
         over: set when nothing more will be sent, be it because of the END.
     """
 
-    def __init__(self, run: Answer, request_id: str | None, cursor: int = 0, **announce: bool) -> None:
+    def __init__(
+        self, run: Answer, request_id: str | None, cursor: int = 0, *, asked: bool = True, **announce: bool
+    ) -> None:
         self.run = run
         self.request_id = request_id
+        self.asked = asked
         self.cursor = cursor
         self.told = len(run.notices)
         self.announce: dict[str, bool] | None = announce
@@ -43,10 +55,17 @@ class Viewer:
         log = self.run.log
         return self.announce is None and log.sealed and self.cursor >= log.next_index
 
+    def adopt(self, request_id: str | None) -> None:
+        """Be asked for after all."""
+        self.request_id, self.asked = request_id, True
+
     def move(self, cursor: int, **announce: bool) -> None:
         """Go on from another place, told by a new START."""
         self.cursor, self.announce = cursor, announce
         self.run.log.nudge()
+
+
+Stream = Callable[["Link", Viewer], Awaitable[None]]
 
 
 class Link:
@@ -58,9 +77,10 @@ class Link:
         reason: why the connection is to end, once it is.
         nursery: holds the tasks of this connection; everything in it dies with the connection.
         viewers: the runs that are being sent, by their answers' ids.
+        stream: the task that sends one of them.
     """
 
-    def __init__(self, gate: Gate, visit: Visit, wire: Wire, nursery: trio.Nursery) -> None:
+    def __init__(self, gate: Gate, visit: Visit, wire: Wire, nursery: trio.Nursery, stream: Stream) -> None:
         self.gate = gate
         self.connection_id = f"conn-{gate.clock.new_id()}"
         self.principal = visit.principal
@@ -72,10 +92,65 @@ class Link:
         self.reason: Disconnect | None = None
         self.viewers: dict[str, Viewer] = {}
         self.wire = wire
+        self.stream = stream
+        self._open: dict[Hashable, None] = {}
 
     @property
     def user_id(self) -> str:
         return self.principal.user_id
+
+    # ---- answers and sessions
+
+    @property
+    def asked(self) -> int:
+        """How many answers that it asked for are being sent."""
+        return sum(viewer.asked for viewer in self.viewers.values())
+
+    def view(self, viewer: Viewer) -> None:
+        """Start to send an answer; the next message already finds its viewer."""
+        self.viewers[viewer.run.key] = viewer
+        self.nursery.start_soon(self.stream, self, viewer)
+
+    def show(self, answer: Answer, **announce: bool) -> None:
+        """Send an answer that it did not ask for, unless that is being done; ``announce`` marks its START."""
+        if answer.key not in self.viewers and len(self.viewers) - self.asked < MAX_UNASKED:
+            self.view(Viewer(answer, None, asked=False, **announce))
+
+    def open_session(self, key: Hashable) -> None:
+        """Watch a session from now on, by one of its keys: the answers that are being given there, and all to come.
+
+        Whoever calls knows that the user may see it.
+        """
+        if key in self._open:
+            return
+        self._open[key] = None
+        self.gate.hub.open(self, key)
+        if len(self._open) > MAX_OPEN_SESSIONS:
+            self.close_session(next(iter(self._open)))
+        for run in self.gate.service.live_in(key):
+            self.show(run, resumed=True)
+
+    def close_session(self, key: Hashable) -> None:
+        self._open.pop(key, None)
+        self.gate.hub.close(self, key)
+
+    def leave(self) -> None:
+        """Be found by nobody any more."""
+        for key in tuple(self._open):
+            self.close_session(key)
+        self.gate.hub.leave(self)
+
+    def name_of(self, session: Session) -> str:
+        """What this user calls a session: its owner has a name of his own for it."""
+        return session.session_id if session.owner_id == self.user_id else session.global_id
+
+    def session_name(self, answer: Answer) -> str:
+        """What this user calls the session that the answer is given in."""
+        return answer.session_id if answer.session is None else self.name_of(answer.session)
+
+    @property
+    def is_told(self) -> bool:
+        return not self.viewers
 
     async def told(self) -> None:
         """Wait until no answer is being sent any more."""

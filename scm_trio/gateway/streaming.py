@@ -9,7 +9,8 @@ import trio
 
 from scm_trio.errors import Internal
 from scm_trio.gateway.link import Link, Viewer
-from scm_trio.protocol import frames
+from scm_trio.model import Message
+from scm_trio.protocol import frames, records
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +37,15 @@ async def _show(link: Link, viewer: Viewer) -> None:
     run = viewer.run
     await run.opened.wait()
     if run.refusal is not None:
-        await link.send_error(run.refusal, viewer.request_id, session_id=run.session_id)
+        await link.send_error(run.refusal, viewer.request_id, session_id=link.session_name(run))
         return
+    if not viewer.asked and viewer.announce == {}:  # it began before the eyes of this connection
+        await _tell_stored(link, viewer, run.asked)
+    if not viewer.asked and not run.streaming:
+        await run.ended.wait()
+        await _tell_stored(link, viewer, run.said)
+        if not viewer.asked:
+            return
     while viewer.announce is not None:  # again where a CHAT_RESUME came while the END was waiting for its turn
         if run.streaming:
             await _follow(link, viewer)
@@ -46,6 +54,14 @@ async def _show(link: Link, viewer: Viewer) -> None:
             viewer.announce = None
         await _tell_failure(link, viewer)
         await _tell_end(link, viewer)
+
+
+async def _tell_stored(link: Link, viewer: Viewer, stored: Message | None) -> None:
+    """Push a message that this connection did not cause."""
+    session = viewer.run.session
+    if stored is not None and session is not None:
+        name = link.name_of(session)
+        await link.send("CHAT_MESSAGE", records.message(stored, name), session_id=name)
 
 
 async def _apologise(link: Link, viewer: Viewer) -> None:
@@ -63,7 +79,7 @@ async def _follow(link: Link, viewer: Viewer) -> None:
         if viewer.announce is not None:
             announce, viewer.announce = viewer.announce, None
             start = frames.start(run.info, rev=run.rev, **announce)
-            await link.send("CHAT_STREAM_START", start, viewer.request_id, run.session_id)
+            await link.send("CHAT_STREAM_START", start, viewer.request_id, link.session_name(run))
         await _tell_notices(link, viewer)
         await run.log.wait(viewer.cursor)
         if viewer.news:
@@ -89,7 +105,7 @@ async def _tell_notices(link: Link, viewer: Viewer) -> None:
     while notice := viewer.news:
         viewer.told += 1
         info = frames.notice(run.info, notice.code, link.lang, provider=notice.provider)
-        await link.send("INFO", info, viewer.request_id, run.session_id)
+        await link.send("INFO", info, viewer.request_id, link.session_name(run))
 
 
 def _newest(link: Link, viewer: Viewer) -> bytes | None:
@@ -101,7 +117,7 @@ def _newest(link: Link, viewer: Viewer) -> bytes | None:
     viewer.cursor = chunk.next_index
     link.gate.metrics.relayed(chunk.next_index - chunk.index, trio.current_time() - chunk.appended_at)
     data = frames.data(run.info, chunk, rev=run.rev)
-    return link.frame("CHAT_STREAM_DATA", data, viewer.request_id, run.session_id)
+    return link.frame("CHAT_STREAM_DATA", data, viewer.request_id, link.session_name(run))
 
 
 async def _tell_failure(link: Link, viewer: Viewer) -> None:
@@ -112,7 +128,7 @@ async def _tell_failure(link: Link, viewer: Viewer) -> None:
             viewer.request_id,
             started=bool(run.log.next_index),
             message_id=run.info.message_id,
-            session_id=run.session_id,
+            session_id=link.session_name(run),
         )
 
 
@@ -123,7 +139,7 @@ async def _tell_end(link: Link, viewer: Viewer) -> None:
         raise AssertionError("a run has ended without an ending")
     if run.streaming:
         end = frames.end(run.info, run.ending, rev=run.rev, length=run.log.length, sha256=run.log.sha256)
-        await link.send("CHAT_STREAM_END", end, viewer.request_id, run.session_id)
+        await link.send("CHAT_STREAM_END", end, viewer.request_id, link.session_name(run))
     else:
         response = frames.response(run.info, run.log.content, run.ending)
-        await link.send("CHAT_RESPONSE", response, viewer.request_id, run.session_id)
+        await link.send("CHAT_RESPONSE", response, viewer.request_id, link.session_name(run))

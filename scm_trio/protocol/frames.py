@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import ceil
 
 from scm_trio.errors import RequestFailed
-from scm_trio.model import AnswerInfo, Chunk, Ending, Usage
+from scm_trio.model import AnswerInfo, Chunk, Ending
 from scm_trio.protocol import messages
+from scm_trio.protocol.records import usage
 from scm_trio.protocol.texts import Lang, sentence
 
 MAX_FRAME_CHARS = 65_536
@@ -47,7 +48,7 @@ def end(info: AnswerInfo, ending: Ending, *, rev: int, length: int, sha256: str)
         total_tokens=ending.usage.total_tokens,
         duration=round(ending.duration_s * 1000),
         finish_reason=ending.reason.value,
-        usage=_usage(ending.usage),
+        usage=usage(ending.usage),
         length=length,
         sha256=sha256,
         rev=rev,
@@ -67,7 +68,7 @@ def response(info: AnswerInfo, content: str, ending: Ending) -> messages.ChatRes
         content=content,
         model=info.model,
         provider=info.provider,
-        usage=_usage(ending.usage),
+        usage=usage(ending.usage),
         finish_reason=ending.reason.value,
         duration=round(ending.duration_s * 1000),
     )
@@ -89,13 +90,4 @@ def error(
             message_id=message_id,
             field=failure.field,
         ),
-    )
-
-
-def _usage(usage: Usage) -> messages.TokenUsage:
-    return messages.TokenUsage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        source=usage.source,
     )

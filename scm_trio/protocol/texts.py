@@ -90,6 +90,10 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "period": ("不能早于 from", "it must not be before from"),
     "positive": ("应为大于 0 的整数", "a whole number above 0 is expected"),
     "one_of": ("requestId 与 messageId 至少填一个", "requestId or messageId is expected"),
+    "one_place": (
+        "parentMessageId、regenerateOf 与 editOf 只能填一个",
+        "only one of parentMessageId, regenerateOf and editOf is expected",
+    ),
     "session": ("URL 与消息中都没有 sessionId", "neither the URL nor the message has a sessionId"),
     "unsupported": ("尚不支持", "it is not supported yet"),
 }

@@ -146,15 +146,18 @@ def checkpoint(conn: Connection, texts: Iterable[Checkpoint]) -> None:
         _CHECKPOINT.run(conn, asdict(text))
 
 
-def end_run(conn: Connection, ended: EndedRun) -> None:
-    """End the run and store its answer; a run that is ended already, or was deleted with its session, stays so.
+def end_run(conn: Connection, ended: EndedRun) -> Message | None:
+    """End the run, store its answer and return it; a run that is ended already, or was deleted with its session, stays so.
 
     An error before the first word leaves no message; the run's row alone tells of it.
     """
     ending = {**asdict(ended, recurse=False), "finish_reason": ended.finish_reason.value}
     row = _END.one(conn, {**ending, "state": ENDED, "content": "", "reasoning": ""})
-    if row is not None and (ended.content or ended.finish_reason is not FinishReason.ERROR):
-        add_message(conn, _answer(row, ended))
+    if row is None or not (ended.content or ended.finish_reason is not FinishReason.ERROR):
+        return None
+    answer = _answer(row, ended)
+    add_message(conn, answer)
+    return answer
 
 
 def seal_interrupted(conn: Connection, now: float, estimate: Callable[[str], int]) -> int:

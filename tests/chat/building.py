@@ -10,13 +10,15 @@ import trio
 
 from scm_trio.chat.answer import StoredAnswer
 from scm_trio.chat.checkpoints import keep_checkpoints
+from scm_trio.chat.plan import Opened
 from scm_trio.chat.run import Deadlines, Plan, Question, Run
 from scm_trio.chat.service import Asker, ChatService, Rules
 from scm_trio.errors import NotFound
-from scm_trio.model import AnswerInfo, Ending, Prompt, Turn, Usage
+from scm_trio.model import AnswerInfo, Ending, Message, Prompt, Session, Turn, Usage
 from scm_trio.protocol.messages import ChatRequest
 
 PROMPT = Prompt(model="scripted-1", turns=(Turn("user", "Hello"),))
+SESSION = Session("s-1", "session001", "user001")
 ASKER = Asker("user001", "session001")
 
 
@@ -32,12 +34,18 @@ class FakeJournal:
         self.ended: list[tuple[str, Ending]] = []
         self.attempts: list[tuple[int, str, str, str | None]] = []
 
-    async def open(self, run: Run) -> Prompt | StoredAnswer:
+    async def open(self, run: Run) -> Opened | StoredAnswer:
         await trio.sleep(self.open_s)
         if self.fail_open is not None:
             raise self.fail_open
         self.opened.append(run.plan.question.text)
-        return self.answer
+        if isinstance(self.answer, StoredAnswer):
+            return self.answer
+        return Opened(self.answer, SESSION, run.info.user_message_id)
+
+    async def knows(self, user_id: str, request_id: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return isinstance(self.answer, StoredAnswer) and self.answer.info.request_id == request_id
 
     async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
         await trio.lowlevel.checkpoint()
@@ -59,11 +67,12 @@ class FakeJournal:
         self.attempts += [(row.number, row.provider, row.model, row.outcome) for row in rows]
         run.attempts.saved(rows)
 
-    async def end(self, run: Run, ending: Ending) -> None:
+    async def end(self, run: Run, ending: Ending) -> Message | None:
         await trio.sleep(self.end_s)
         if self.fail_end is not None:
             raise self.fail_end
         self.ended.append((run.log.content, ending))
+        return None
 
 
 class FakeObserver:
@@ -106,6 +115,7 @@ class Stage:
         self.nursery = nursery
         self.journal = FakeJournal()
         self.observer = FakeObserver()
+        self.begun: list[Run] = []
         self.done: list[Run] = []
         self.started: list[Run] = []
         (lasting or nursery).start_soon(keep_checkpoints, trio.lowlevel.checkpoint, self.live, self.journal)
@@ -116,7 +126,7 @@ class Stage:
     def start(self, provider: Any, **changes: Any) -> Run:
         run = Run(plan(**changes), provider, self.journal, self.observer)
         self.started.append(run)
-        self.nursery.start_soon(run.task, self.done.append)
+        self.nursery.start_soon(run.task, self.begun.append, self.done.append)
         return run
 
     def service(self, providers: Mapping[str, Any], rules: Rules | None = None) -> ChatService:
@@ -126,7 +136,7 @@ class Stage:
 
     def begin(self, service: ChatService, message: str = "Hi", request_id: str | None = None, **more: Any) -> Run:
         asker = more.pop("asker", ASKER)
-        return service.begin(asker, ChatRequest(message=message, **more), request_id, self.nursery)
+        return service.begin(asker, ChatRequest(message=message, **more), request_id, self.nursery, lambda: None)
 
 
 @asynccontextmanager

@@ -3,7 +3,8 @@
 import pytest
 import trio
 
-from scm_trio.chat.service import Asker, Rules
+from scm_trio.chat import service as chat_service
+from scm_trio.chat.service import FORETOLD_S, Asker, Rules
 from scm_trio.config import Ai, Streams
 from scm_trio.errors import (
     InvalidMessage,
@@ -31,8 +32,8 @@ from .building import watch
         ({"message": "Hi", "max_tokens": 0}, "data.maxTokens"),
         ({"message": "Hi", "timeout_ms": 0}, "data.timeoutMs"),
         ({"message": "Hi", "attachments": ("file",)}, "data.attachments"),
-        ({"message": "Hi", "regenerate_of": "msg"}, "data.regenerateOf"),
-        ({"message": "Hi", "edit_of": "msg"}, "data.editOf"),
+        ({"message": "Hi", "parent_message_id": "a", "regenerate_of": "b"}, "data.regenerateOf"),
+        ({"message": "Hi", "regenerate_of": "a", "edit_of": "b"}, "data.editOf"),
     ],
 )
 async def test_a_bad_request_starts_nothing(stage, autojump_clock, request_, field):
@@ -118,7 +119,7 @@ async def test_the_same_request_is_the_same_run_before_during_and_after(stage, a
     service = stage.service({"a": Scripted([Pause(1), "x"])})
     run = stage.begin(service, request_id="r1")
     assert stage.begin(service, request_id="r1") is run
-    assert service.knows("user001", "r1")
+    assert service.has("user001", "r1")
     await watch(run)
     assert stage.begin(service, "another text", request_id="r1") is run
     assert service.find("user001", request_id="r1") is run
@@ -143,7 +144,7 @@ async def test_a_refused_request_may_be_asked_again(stage, autojump_clock):
     run = stage.begin(service, request_id="r1")
     await run.opened.wait()
     await trio.testing.wait_all_tasks_blocked()
-    assert not service.knows("user001", "r1")
+    assert not service.has("user001", "r1")
     assert service.live_runs == 0
     stage.journal.fail_open = None
     assert await watch(stage.begin(service, request_id="r1")) == "x"
@@ -155,12 +156,12 @@ async def test_ended_runs_are_forgotten_after_the_resume_window(stage, autojump_
     await watch(ended)
     live = stage.begin(service, request_id="r2")
     service.sweep(ended.ended_at + 99)
-    assert service.knows("user001", "r1")
+    assert service.has("user001", "r1")
     service.sweep(ended.ended_at + 100)
-    assert not service.knows("user001", "r1")
+    assert not service.has("user001", "r1")
     with pytest.raises(NotFound):
         service.find("user001", message_id=ended.info.message_id)
-    assert service.knows("user001", "r2")
+    assert service.has("user001", "r2")
     await watch(live)
 
 
@@ -249,3 +250,37 @@ async def test_draining_waits_for_a_stuck_provider_so_long_and_no_longer(stage, 
     await trio.sleep(1)
     assert await drained_after(service, 2) <= 17
     assert run.ending.reason is FinishReason.INTERRUPTED
+
+
+async def test_a_cancel_that_overtakes_its_request_counts_when_that_comes(stage, autojump_clock):
+    service = stage.service({"a": Scripted(["never", Stall()])})
+    with pytest.raises(NotFound):
+        service.cancel("user001", request_id="r1")
+    for user_id, request_id in (("user002", "r1"), ("user001", "r2")):
+        other = stage.begin(service, request_id=request_id, asker=Asker(user_id, "s"))
+        await other.opened.wait()
+        await trio.sleep(1)
+        assert other.is_live
+        other.cancel()
+    run = stage.begin(service, request_id="r1")
+    await watch(run)
+    assert (run.ending.reason, run.log.content) == (FinishReason.CANCELLED, "")
+
+
+async def test_a_foretold_cancel_is_forgotten_after_a_while(stage, autojump_clock):
+    service = stage.service({"a": Scripted(["all of it"])})
+    with pytest.raises(NotFound):
+        service.cancel("user001", request_id="r1")
+    await trio.sleep(FORETOLD_S)
+    service.sweep(trio.current_time())
+    assert await watch(stage.begin(service, request_id="r1")) == "all of it"
+
+
+async def test_only_so_many_foretold_cancels_are_remembered(stage, autojump_clock, monkeypatch):
+    monkeypatch.setattr(chat_service, "MAX_FORETOLD", 2)
+    service = stage.service({"a": Scripted(["all of it"])})
+    for number in range(3):
+        with pytest.raises(NotFound):
+            service.cancel("user001", request_id=f"r{number}")
+    assert await watch(stage.begin(service, request_id="r0")) == "all of it"
+    assert await watch(stage.begin(service, request_id="r1")) == ""

@@ -28,7 +28,11 @@ from .serving import ask, ended, frame, parse_frames, read_all, serving, text, u
         ('{"type": "CHAT_REQUEST", "data": {"message": "a", "maxTokens": 0}}', "INVALID_MESSAGE", "data.maxTokens"),
         ('{"type": "CHAT_REQUEST", "data": {"message": "a", "timeoutMs": 0}}', "INVALID_MESSAGE", "data.timeoutMs"),
         ('{"type": "CHAT_REQUEST", "data": {"message": "a", "temperature": 3}}', "INVALID_MESSAGE", "data.temperature"),
-        ('{"type": "CHAT_REQUEST", "data": {"message": "a", "editOf": "m"}}', "INVALID_MESSAGE", "data.editOf"),
+        (
+            '{"type": "CHAT_REQUEST", "data": {"message": "a", "parentMessageId": "m", "editOf": "m"}}',
+            "INVALID_MESSAGE",
+            "data.editOf",
+        ),
         (
             '{"type": "CHAT_REQUEST", "data": {"message": "a", "attachments": ["f"]}}',
             "INVALID_MESSAGE",

@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from scm_trio.config import Messages
+from scm_trio.errors import StoreError
 from scm_trio.providers.scripted import Scripted, Stall
 
 from .serving import answer, ask, ended, serving, websocket
@@ -36,7 +37,7 @@ async def test_the_limit_is_shared_by_all_connections_of_a_user_and_by_nobody_el
     async with (
         serving("a", config=FIVE) as server,
         server.peer() as one,
-        server.peer() as two,
+        server.peer(session_id="session002") as two,
         server.peer("user002") as other,
     ):
         await spend(one, 3)
@@ -113,3 +114,34 @@ async def test_the_sweeper_forgets_who_has_been_quiet(autojump_clock):
         await ask(peer)
         await trio.sleep(200)
         assert server.house.gate.rates._by_user == {}
+
+
+@pytest.mark.parametrize("later_s", [1, 1000])
+async def test_a_request_that_had_its_answer_is_never_refused_and_costs_nothing(autojump_clock, later_s):
+    provider = Scripted(["a"])
+    async with serving(provider=provider, config=FIVE) as server:
+        async with server.peer() as peer:
+            for number in range(3):
+                await answer(peer, request_id=f"old-{number}")
+        await trio.sleep(later_s)
+        server.house.gate.rates.sweep(trio.current_time() + 60)
+        async with server.peer() as peer:
+            assert (await answer(peer, request_id="old-0"))[-1]["type"] == "CHAT_STREAM_END"
+            await spend(peer, 5)
+            # Now nothing is left. They are answered all the same, which lends nothing for good.
+            for number in range(3):
+                assert (await answer(peer, request_id=f"old-{number}"))[-1]["type"] == "CHAT_STREAM_END"
+            (error,) = await answer(peer, request_id="new")
+            assert error["error"]["code"] == "RATE_LIMITED"
+    assert len(provider.prompts) == 8
+
+
+async def test_while_the_store_does_not_answer_a_limited_request_is_refused(autojump_clock, monkeypatch):
+    async def fail(*_):
+        raise StoreError("down")
+
+    async with serving("a", config=THREE) as server, server.peer() as peer:
+        await spend(peer, 3)
+        monkeypatch.setattr(server.house.gate.service, "knows", fail)
+        (error,) = await answer(peer, request_id="x")
+        assert error["error"]["code"] == "RATE_LIMITED"

@@ -23,7 +23,7 @@ async def test_a_reconnected_client_goes_on_where_it_was(autojump_clock, at):
         async with server.peer() as peer:
             message_id = await start_of(peer)
             await trio.sleep(3.5)
-        async with server.peer() as again:
+        async with server.peer(session_id="elsewhere") as again:
             await again.send("CHAT_RESUME", {"messageId": message_id, "rev": 0, "fromIndex": at}, request_id="x1")
             messages = await again.until("CHAT_STREAM_END")
     start = messages[0]["data"]
@@ -37,7 +37,11 @@ async def test_a_reconnected_client_goes_on_where_it_was(autojump_clock, at):
 
 @pytest.mark.parametrize("place", [{"rev": 1}, {"fromIndex": 100}])
 async def test_an_unknown_place_is_reset_to_the_beginning(autojump_clock, place):
-    async with serving("a", "b", Stall()) as server, server.peer() as peer, server.peer() as other:
+    async with (
+        serving("a", "b", Stall()) as server,
+        server.peer() as peer,
+        server.peer(session_id="elsewhere") as other,
+    ):
         message_id = await start_of(peer)
         await peer.until("CHAT_STREAM_DATA")
         await other.send("CHAT_RESUME", {"messageId": message_id, **place})
@@ -54,7 +58,7 @@ async def test_a_finished_answer_resumes_and_ends_at_once(autojump_clock, later_
         async with server.peer() as peer:
             first = await answer(peer)
         await trio.sleep(later_s)
-        async with server.peer() as again:
+        async with server.peer(session_id="elsewhere") as again:
             message_id = first[0]["data"]["messageId"]
             await again.send("CHAT_RESUME", {"messageId": message_id})
             messages = await again.until("CHAT_STREAM_END", "ERROR")
@@ -102,7 +106,7 @@ async def test_an_answer_that_is_not_streamed_resumes_as_one_response(autojump_c
         async with server.peer() as peer:
             await ask(peer, streaming=False)
             await trio.sleep(1)
-        async with server.peer() as again:
+        async with server.peer(session_id="elsewhere") as again:
             (run,) = again.connect["data"]["activeRuns"]
             await again.send("CHAT_RESUME", {"messageId": run["messageId"]})
             response = await again.receive()
@@ -132,7 +136,7 @@ async def test_what_an_orphan_said_is_stored(autojump_clock):
         async with server.peer() as peer:
             message_id = await start_of(peer)
         await trio.sleep(100)
-        async with server.peer() as again:
+        async with server.peer(session_id="elsewhere") as again:
             await again.send("CHAT_RESUME", {"messageId": message_id})
             messages = await again.until("CHAT_STREAM_END")
     assert messages[-1]["data"]["finishReason"] == "cancelled"

@@ -33,7 +33,11 @@ async def test_deltas_pile_up_for_a_slow_viewer_and_leave_together(autojump_cloc
 
 async def test_a_viewer_who_takes_nothing_is_cut_off_and_nobody_else_notices(autojump_clock):
     config = websocket(message=Messages(write_timeout_s=5.0))
-    async with serving(*SECONDS, config=config) as server, server.peer(pair=LOCKSTEP) as stuck, server.peer() as other:
+    async with (
+        serving(*SECONDS, config=config) as server,
+        server.peer(pair=LOCKSTEP) as stuck,
+        server.peer(session_id="elsewhere") as other,
+    ):
         await ask(stuck)
         (start,) = await stuck.until("CHAT_STREAM_START")
         await other.send("CHAT_RESUME", {"messageId": start["data"]["messageId"]})
@@ -73,7 +77,7 @@ async def test_an_answer_goes_on_without_the_viewer_who_was_cut_off(autojump_clo
             await ask(stuck)
             (start,) = await stuck.until("CHAT_STREAM_START")
             await trio.sleep(20)
-        async with server.peer() as again:
+        async with server.peer(session_id="elsewhere") as again:
             await again.send("CHAT_RESUME", {"messageId": start["data"]["messageId"]})
             messages = await again.until("CHAT_STREAM_END")
     assert said(messages) == ALL

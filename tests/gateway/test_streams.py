@@ -113,7 +113,11 @@ async def test_a_connection_may_have_so_many_answers_at_once(autojump_clock):
 
 async def test_a_user_may_have_so_many_answers_at_once_over_all_connections(autojump_clock):
     config = websocket(stream=Streams(max_per_user=2))
-    async with serving("a", Stall(), config=config) as server, server.peer() as one, server.peer() as two:
+    async with (
+        serving("a", Stall(), config=config) as server,
+        server.peer() as one,
+        server.peer(session_id="session002") as two,
+    ):
         await ask(one, request_id="r0")
         await ask(two, request_id="r1")
         await two.until("CHAT_STREAM_DATA")
@@ -207,7 +211,7 @@ async def test_the_same_request_after_the_end_is_answered_from_memory_or_from_th
     async with serving(provider=provider) as server, server.peer() as peer:
         first = await answer(peer)
         await trio.sleep(later_s)
-        assert server.house.gate.service.knows("user001", "r1") is (later_s < 300)
+        assert server.house.gate.service.has("user001", "r1") is (later_s < 300)
         async with server.peer() as again:
             second = await answer(again)
     assert said(second) == "供应链"

@@ -12,7 +12,7 @@ from scm_trio.chat.limits import UserRates
 from scm_trio.chat.service import ChatService, Rules
 from scm_trio.cluster.hub import Hub
 from scm_trio.config import WebSocket
-from scm_trio.gateway import dispatch
+from scm_trio.gateway import connection
 from scm_trio.gateway.door import receive_visitor
 from scm_trio.gateway.gate import Clock, Gate, Tokens
 from scm_trio.model import Principal
@@ -120,17 +120,17 @@ def headers() -> list[tuple[bytes, bytes]]:
 @contextmanager
 def streaming_in(scope: trio.CancelScope) -> Iterator[None]:
     """Every streaming task runs under ``scope``."""
-    real = dispatch.stream_answer
+    real = connection.stream_answer
 
     async def wrapped(link, viewer):
         with scope:
             await real(link, viewer)
 
-    dispatch.stream_answer = wrapped
+    connection.stream_answer = wrapped
     try:
         yield
     finally:
-        dispatch.stream_answer = real
+        connection.stream_answer = real
 
 
 def shape(messages: list[dict]) -> list[str]:
@@ -162,7 +162,7 @@ def test_a_chat_cancel_may_strike_at_any_step():
 
     async def scenario(scope):
         provider = Scripted(["Hello ", Pause(0.2), "world", Pause(0.2)])
-        real = dispatch.stream_answer
+        real = connection.stream_answer
 
         async def strike(run):
             with scope:
@@ -175,11 +175,11 @@ def test_a_chat_cancel_may_strike_at_any_step():
                 await real(link, viewer)
                 nursery.cancel_scope.cancel()
 
-        dispatch.stream_answer = wrapped
+        connection.stream_answer = wrapped
         try:
             messages = await talk(provider, [text("CHAT_REQUEST", {"message": "Hi"}, requestId="r")])
         finally:
-            dispatch.stream_answer = real
+            connection.stream_answer = real
         kinds = shape(messages)
         assert (kinds[0], kinds[-1], kinds.count("START"), kinds.count("END")) == ("START", "END", 1, 1)
         assert not [message for message in messages if message["type"] == "ERROR"]
