@@ -14,6 +14,7 @@ from scm_trio.errors import (
     Forbidden,
     Internal,
     InvalidMessage,
+    NotFound,
     RequestFailed,
     StoreError,
     TooManyStreams,
@@ -95,7 +96,17 @@ async def cancel_stream(link: Link, received: Received) -> None:
         request_id = received.request_id
     if cancel.message_id is None and request_id is None:
         raise InvalidMessage(field="data.requestId", expected="one_of")
-    link.gate.service.cancel(link.user_id, message_id=cancel.message_id, request_id=request_id)
+    try:
+        link.gate.service.cancel(link.user_id, message_id=cancel.message_id, request_id=request_id)
+    except NotFound:
+        # One that has just ended, and whose END is still to be sent here, says so by that.
+        if not any(_is(viewer, cancel.message_id, request_id) for viewer in link.viewers.values()):
+            raise
+
+
+def _is(viewer: Viewer, message_id: str | None, request_id: str | None) -> bool:
+    info = viewer.run.info
+    return info.message_id == message_id if message_id is not None else info.request_id == request_id
 
 
 async def resume_stream(link: Link, received: Received) -> None:

@@ -179,6 +179,19 @@ async def test_a_second_cancel_is_harmless_and_one_after_the_end_finds_nothing(a
         assert (await peer.receive())["error"]["code"] == "NOT_FOUND"
 
 
+async def test_a_cancel_that_comes_while_an_end_is_about_to_be_sent_is_answered_by_that(autojump_clock):
+    # The viewer keeps its distance between frames, so that END goes out 0.4 s after the answer has ended.
+    async with serving("a", Stall()) as server, server.peer(query="&coalesceMs=500") as peer:
+        await ask(peer)
+        start, _ = await peer.until("CHAT_STREAM_DATA")
+        await trio.sleep(0.1)
+        for cancel in ({"requestId": "r1"}, {"requestId": "r1"}, {"messageId": start["data"]["messageId"]}):
+            await peer.send("CHAT_CANCEL", cancel)
+            await trio.sleep(0.1)
+        assert not server.house.gate.service.find("user001", request_id="r1").is_live
+        assert kinds(await peer.until("CHAT_STREAM_END", "ERROR")) == ["END"]
+
+
 # ---- the same request again
 
 
