@@ -15,6 +15,8 @@ from scm_trio.errors import ConfigError
 from scm_trio.model import Prompt, Turn
 from scm_trio.providers.anthropic_errors import AnthropicClassifier
 from scm_trio.providers.anthropic_reader import AnthropicReader
+from scm_trio.providers.connections import Dialer
+from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.http_provider import HttpProvider
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.upstream import Upstream
@@ -94,13 +96,16 @@ def _messages(turns: Iterable[Turn]) -> list[dict[str, str]]:
     return messages
 
 
-def anthropic_provider(name: str, settings: config.Provider, *, connect_timeout_s: float) -> HttpProvider:
+def anthropic_provider(
+    name: str, settings: config.Provider, *, connect_timeout_s: float, dialer: Dialer | None = None
+) -> HttpProvider:
     """Build the provider of a ``kind: anthropic`` section.
 
     Args:
         name: its name in the configuration.
         settings: the section; ``base_url`` with or without ``/v1``.
         connect_timeout_s: for TCP and TLS together.
+        dialer: opens connections; None: to the network, with the system's certificate authorities.
 
     Raises:
         ConfigError: ``base_url`` or ``api_version`` cannot be used.
@@ -113,6 +118,7 @@ def anthropic_provider(name: str, settings: config.Provider, *, connect_timeout_
         (settings.base_url or BASE_URL).rstrip("/").removesuffix("/v1"),
         connect_timeout_s=connect_timeout_s,
         max_concurrency=settings.max_concurrency,
+        transport=Http1Transport(dialer),
     )
     keys = KeyRing(settings.keys, trio.current_time)
     return HttpProvider(

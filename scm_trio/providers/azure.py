@@ -9,6 +9,8 @@ import trio
 
 from scm_trio import config
 from scm_trio.errors import ConfigError, ContentFiltered
+from scm_trio.providers.connections import Dialer
+from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai import Dialect, OpenAi, bearer
 from scm_trio.providers.openai_errors import Codes
@@ -21,7 +23,9 @@ _MODERN = "2024-09-01"
 _CODES: Codes = {"ResponsibleAIPolicyViolation": ContentFiltered}
 
 
-def azure_provider(name: str, settings: config.Provider, *, connect_timeout_s: float) -> OpenAi:
+def azure_provider(
+    name: str, settings: config.Provider, *, connect_timeout_s: float, dialer: Dialer | None = None
+) -> OpenAi:
     """Build the provider of a ``kind: azure`` section.
 
     Args:
@@ -29,6 +33,7 @@ def azure_provider(name: str, settings: config.Provider, *, connect_timeout_s: f
         settings: the section. With ``api_version`` the deployment is part of the URL, without it is the ``model`` of the
             v1 API. Without ``deployment`` the models are the deployments. A ``bearer_token`` comes before keys.
         connect_timeout_s: for TCP and TLS together.
+        dialer: opens connections; None: to the network, with the system's certificate authorities.
 
     Raises:
         ConfigError: ``base_url`` is not the address of a resource.
@@ -38,6 +43,7 @@ def azure_provider(name: str, settings: config.Provider, *, connect_timeout_s: f
         _resource_url(name, settings.base_url or ""),
         connect_timeout_s=connect_timeout_s,
         max_concurrency=settings.max_concurrency,
+        transport=Http1Transport(dialer),
     )
     deployment = settings.deployment
     keys = KeyRing(() if settings.bearer_token else settings.keys, trio.current_time)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from scm_trio import config
 from scm_trio.errors import ConfigError
@@ -10,6 +11,7 @@ from scm_trio.model import Finish, FinishReason, Prompt
 from scm_trio.providers.anthropic import anthropic_provider
 from scm_trio.providers.azure import azure_provider
 from scm_trio.providers.base import Provider
+from scm_trio.providers.connections import Dialer
 from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.http_provider import HttpProvider
 from scm_trio.providers.local import local_available, local_provider
@@ -18,8 +20,21 @@ from scm_trio.providers.scripted import Scripted, Step
 from scm_trio.providers.spark import spark_provider
 
 
-def build_providers(ai: config.Ai, *, connect_timeout_s: float) -> dict[str, Provider]:
+class Make(Protocol):
+    """Builds the provider of one section."""
+
+    def __call__(
+        self, name: str, settings: config.Provider, *, connect_timeout_s: float, dialer: Dialer | None
+    ) -> Provider: ...
+
+
+def build_providers(ai: config.Ai, *, connect_timeout_s: float, dialer: Dialer | None = None) -> dict[str, Provider]:
     """By their names, the default one first. A local model that is not installed is left out.
+
+    Args:
+        ai: the section of the configuration.
+        connect_timeout_s: for TCP and TLS together.
+        dialer: opens connections; None: to the network, with the system's certificate authorities.
 
     Raises:
         ConfigError: a kind that this version does not speak.
@@ -34,7 +49,7 @@ def build_providers(ai: config.Ai, *, connect_timeout_s: float) -> dict[str, Pro
         if make is None:
             known = ", ".join(sorted(_KINDS))
             raise ConfigError(f"scm.ai.providers.{name}.kind: {settings.kind} is not served by this version ({known})")
-        built[name] = make(name, settings, connect_timeout_s)
+        built[name] = make(name, settings, connect_timeout_s=connect_timeout_s, dialer=dialer)
     return built
 
 
@@ -54,7 +69,7 @@ def chain_providers(providers: Mapping[str, Provider], ai: config.Ai, terms: Ter
     }
 
 
-def _echo(name: str, settings: config.Provider, _: float) -> Scripted:
+def _echo(name: str, settings: config.Provider, **_: object) -> Scripted:
     """For demonstrations and load tests without a model: the question comes back, word by word."""
 
     def script(prompt: Prompt) -> list[Step]:
@@ -68,11 +83,11 @@ def _marked(words: list[str]) -> list[tuple[bool, str]]:
     return [(index == len(words) - 1, word) for index, word in enumerate(words)]
 
 
-_KINDS: Mapping[str, Callable[[str, config.Provider, float], Provider]] = {
-    "openai": lambda name, settings, connect_s: openai_provider(name, settings, connect_timeout_s=connect_s),
-    "azure": lambda name, settings, connect_s: azure_provider(name, settings, connect_timeout_s=connect_s),
-    "anthropic": lambda name, settings, connect_s: anthropic_provider(name, settings, connect_timeout_s=connect_s),
-    "spark": lambda name, settings, connect_s: spark_provider(name, settings, connect_timeout_s=connect_s),
-    "local": lambda name, settings, connect_s: local_provider(name, settings, connect_timeout_s=connect_s),
+_KINDS: Mapping[str, Make] = {
+    "openai": openai_provider,
+    "azure": azure_provider,
+    "anthropic": anthropic_provider,
+    "spark": spark_provider,
+    "local": local_provider,
     "scripted": _echo,
 }

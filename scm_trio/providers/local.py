@@ -17,6 +17,7 @@ from scm_trio import config
 from scm_trio.errors import ProviderUnavailable
 from scm_trio.model import Prompt
 from scm_trio.providers import base
+from scm_trio.providers.connections import Dialer
 from scm_trio.providers.local_process import Child, ServerFailed, Spawn, spawn_server
 from scm_trio.providers.local_server import ServerSettings
 from scm_trio.providers.openai import openai_provider
@@ -208,7 +209,9 @@ class Local:
         return self._state
 
 
-def local_provider(name: str, settings: config.Provider, *, connect_timeout_s: float) -> Local:
+def local_provider(
+    name: str, settings: config.Provider, *, connect_timeout_s: float, dialer: Dialer | None = None
+) -> Local:
     """Build the provider of a ``kind: local`` section. Its ``run`` has to be started for it to answer."""
 
     def connect(port: int, api_key: str) -> base.Provider:
@@ -222,6 +225,6 @@ def local_provider(name: str, settings: config.Provider, *, connect_timeout_s: f
             token_limit_field="max_tokens",  # noqa: S106 - tokens of text
             include_usage=True,
         )
-        return openai_provider(name, loopback, connect_timeout_s=connect_timeout_s)
+        return openai_provider(name, loopback, connect_timeout_s=connect_timeout_s, dialer=dialer)
 
     return Local(name, settings, connect=connect, spawn=spawn_server, patience_s=connect_timeout_s)

@@ -13,6 +13,8 @@ from attrs import field, frozen
 from scm_trio import config
 from scm_trio.errors import ModelUnknown
 from scm_trio.model import Prompt
+from scm_trio.providers.connections import Dialer
+from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.http_provider import HttpProvider
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai_errors import Classifier, Codes
@@ -82,13 +84,16 @@ class OpenAi(HttpProvider):
     """A provider over HTTP that speaks OpenAI's chat format."""
 
 
-def openai_provider(name: str, settings: config.Provider, *, connect_timeout_s: float) -> OpenAi:
+def openai_provider(
+    name: str, settings: config.Provider, *, connect_timeout_s: float, dialer: Dialer | None = None
+) -> OpenAi:
     """Build the provider of a ``kind: openai`` section.
 
     Args:
         name: its name in the configuration.
         settings: the section; without keys no ``Authorization`` is sent, as servers on one's own machine like it.
         connect_timeout_s: for TCP and TLS together.
+        dialer: opens connections; None: to the network, with the system's certificate authorities.
 
     Raises:
         ConfigError: ``base_url`` or ``preset`` cannot be used.
@@ -99,6 +104,7 @@ def openai_provider(name: str, settings: config.Provider, *, connect_timeout_s: 
         settings.base_url or preset.base_url,
         connect_timeout_s=connect_timeout_s,
         max_concurrency=settings.max_concurrency,
+        transport=Http1Transport(dialer),
     )
     dialect = Dialect(
         token_limit_field=settings.token_limit_field or preset.token_limit_field,

@@ -13,6 +13,8 @@ from scm_trio import config
 from scm_trio.errors import ConfigError, ModelUnknown
 from scm_trio.model import Prompt
 from scm_trio.providers.base import Provider
+from scm_trio.providers.connections import Dialer
+from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.http_provider import HttpProvider
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai import bearer
@@ -70,13 +72,16 @@ class SparkDialect:
         return SparkHttpReader(SparkClassifier(provider, secrets=parts, model=prompt.model), prompt.max_tokens)
 
 
-def spark_provider(name: str, settings: config.Provider, *, connect_timeout_s: float) -> Provider:
+def spark_provider(
+    name: str, settings: config.Provider, *, connect_timeout_s: float, dialer: Dialer | None = None
+) -> Provider:
     """Build the provider of a ``kind: spark`` section.
 
     Args:
         name: its name in the configuration.
         settings: the section. ``domain`` answers for every model; without it the models are the domains.
         connect_timeout_s: for TCP and TLS together, over WebSocket for its handshake as well.
+        dialer: opens connections; None: to the network, with the system's certificate authorities.
 
     Raises:
         ConfigError: a credential is missing, or ``base_url`` cannot be used, or is needed.
@@ -85,16 +90,17 @@ def spark_provider(name: str, settings: config.Provider, *, connect_timeout_s: f
     models = settings.models or ((domain,) if domain else ())
     named = evolve(settings, models=models)
     if settings.transport == "websocket":
-        return _over_websocket(name, named, connect_timeout_s)
-    return _over_http(name, named, connect_timeout_s)
+        return _over_websocket(name, named, connect_timeout_s, dialer)
+    return _over_http(name, named, connect_timeout_s, dialer)
 
 
-def _over_http(name: str, settings: config.Provider, connect_timeout_s: float) -> HttpProvider:
+def _over_http(name: str, settings: config.Provider, connect_timeout_s: float, dialer: Dialer | None) -> HttpProvider:
     upstream = Upstream(
         name,
         settings.base_url or HTTP_URL,
         connect_timeout_s=connect_timeout_s,
         max_concurrency=settings.max_concurrency,
+        transport=Http1Transport(dialer),
     )
     keys = KeyRing(_passwords(settings), trio.current_time)
     return HttpProvider(
@@ -107,7 +113,9 @@ def _over_http(name: str, settings: config.Provider, connect_timeout_s: float) -
     )
 
 
-def _over_websocket(name: str, settings: config.Provider, connect_timeout_s: float) -> SparkWebSocket:
+def _over_websocket(
+    name: str, settings: config.Provider, connect_timeout_s: float, dialer: Dialer | None
+) -> SparkWebSocket:
     try:
         endpoint = None if settings.base_url is None else Endpoint.parse(settings.base_url)
         application = Application(_credentials(settings), endpoint, settings.domain)
@@ -118,7 +126,9 @@ def _over_websocket(name: str, settings: config.Provider, connect_timeout_s: flo
     except ModelUnknown as exc:
         model = exc.params["model"]
         raise ConfigError(f"provider {name}: no URL is known for {model!r}; give it a base-url") from exc
-    upstream = SocketUpstream(name, connect_timeout_s=connect_timeout_s, max_concurrency=settings.max_concurrency)
+    upstream = SocketUpstream(
+        name, connect_timeout_s=connect_timeout_s, max_concurrency=settings.max_concurrency, dialer=dialer
+    )
     return SparkWebSocket(upstream, application, models=settings.models, context_tokens=settings.context_tokens)
 
 
