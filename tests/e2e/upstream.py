@@ -23,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.e2e.process import until
+from tests.providers import official
 
 FIRST = ["供应链", "管理"]
 REST = ["是对", "物流、", "信息流", "和资金流", "的协调。"]
@@ -31,7 +32,6 @@ SLOW = [f"wagon {number} " for number in range(50)]
 SLOW_GAP_S = 0.02
 LONG = ["0123456789" * 100] * 900
 PATIENCE_S = 120.0
-USAGE = {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18}
 
 
 class Exchange:
@@ -123,16 +123,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, exchange: Exchange) -> None:
         plan = exchange.question.split(" ")[0]
         if plan == "fail":
-            self._json(400, {"error": {"message": "no such thing", "type": "invalid_request_error", "code": None}})
+            self._json(400, json.dumps(official.openai_error("no such thing", "invalid_request_error")).encode())
         elif not exchange.body.get("stream"):
-            message = {"role": "assistant", "content": ANSWER}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            self._json(200, {"id": "c", "model": exchange.body["model"], "choices": [choice], "usage": USAGE})
+            self._json(
+                200, official.completion(ANSWER, model=exchange.body["model"], usage=official.openai_usage(7, 11))
+            )
         else:
             self._stream(exchange, plan)
 
-    def _json(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+    def _json(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -154,18 +153,12 @@ class _Handler(BaseHTTPRequestHandler):
         for piece in () if plan in {"slow", "long", "gate"} else REST:
             self._say(exchange, {"content": piece})
         self._say(exchange, {}, "stop")
-        self._event({"id": "c", "object": "chat.completion.chunk", "choices": [], "usage": USAGE})
-        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(official.usage_chunk(7, 11, model=exchange.body["model"]))
+        self._chunk(official.DONE)
         self._chunk(b"")
 
     def _say(self, exchange: Exchange, delta: dict[str, Any], finish: str | None = None) -> None:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        self._event(
-            {"id": "c", "object": "chat.completion.chunk", "model": exchange.body["model"], "choices": [choice]}
-        )
-
-    def _event(self, event: dict[str, Any]) -> None:
-        self._chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+        self._chunk(official.chunk(delta, finish, model=exchange.body["model"]))
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")

@@ -14,6 +14,7 @@ from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.http_provider import HttpProvider
 from scm_trio.providers.upstream import Upstream
 
+from . import official
 from .expected import SAMPLES, check, cut, expected_of
 
 ASKED = (Turn("system", "Be brief."), Turn("user", "春"))
@@ -29,17 +30,13 @@ def chunked(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def event(**payload: object) -> bytes:
-    return chunked(b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), orjson.dumps(payload)))
-
-
 def say(text: str) -> bytes:
-    return event(type="content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+    return chunked(official.text_delta(text))
 
 
-PING = event(type="ping")
-REASON = event(type="message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 2})
-STOP = event(type="message_stop")
+PING = chunked(official.PING)
+REASON = chunked(official.message_delta())
+STOP = chunked(official.event("message_stop"))
 SPENT = Usage(0, 2)
 
 
@@ -283,7 +280,7 @@ async def test_no_connection_in_time_is_a_timeout(autojump_clock):
 
 
 async def test_a_refusal_is_raised_on_entering_and_costs_no_connection(provider_of, memory_net):
-    body = b'{"type":"error","error":{"type":"rate_limit_error","message":"key s3cret is too fast"}}'
+    body = orjson.dumps(official.anthropic_error("rate_limit_error", "key s3cret is too fast"))
     refusal = sized(body, status="429 Too Many Requests", more="Retry-After: 13\r\n")
     provider = provider_of(refusal, HEAD + say("a") + REASON + STOP + END)
     with pytest.raises(errors.ProviderRateLimited) as failure:
@@ -297,7 +294,7 @@ async def test_a_refusal_is_raised_on_entering_and_costs_no_connection(provider_
 
 @pytest.mark.parametrize("prompt", [PROMPT, WHOLE])
 async def test_an_error_that_calls_itself_a_success_is_a_failure(provider_of, prompt):
-    body = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
+    body = orjson.dumps(official.anthropic_error("overloaded_error", "Overloaded"))
     assert type((await answer_or_failure(provider_of(sized(body)), prompt))[1]) is errors.ProviderUnavailable
 
 

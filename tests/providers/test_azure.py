@@ -18,10 +18,9 @@ from scm_trio.model import Delta, Finish, FinishReason, Prompt, ProviderEvent, T
 from scm_trio.providers.azure import azure_provider
 from scm_trio.providers.catalogue import build_providers
 from scm_trio.providers.connections import Dialer
-from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.openai import OpenAi
-from scm_trio.providers.upstream import Upstream
 
+from . import official
 from .expected import SAMPLES, check, check_refusal, cut, expected_of, http_errors
 
 PROMPT = Prompt("gpt-x", (Turn("system", "Be brief."), Turn("user", "春")), temperature=0.5, max_tokens=9)
@@ -36,24 +35,22 @@ def chunked(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def chunk(*choices: dict, **rest: object) -> bytes:
-    return chunked(b"data: %b\n\n" % orjson.dumps({"choices": choices, **rest}))
-
-
-def say(text: str) -> bytes:
-    return chunk({"index": 0, "delta": {"content": text}, "content_filter_results": {}, "finish_reason": None})
+def say(text: str, **choice: object) -> bytes:
+    return chunked(official.chunk({"content": text}, choice={"content_filter_results": {}, **choice}))
 
 
 def annotation(reason: str | None) -> bytes:
     """What the asynchronous filter adds: a choice without a delta."""
     offsets = {"check_offset": 1, "start_offset": 1, "end_offset": 9}
     choice = {"index": 0, "finish_reason": reason, "content_filter_offsets": offsets, "content_filter_raw": []}
-    return chunk({**choice, "content_filter_results": {"hate": {"filtered": reason is not None}}}, id="", object="")
+    choice["content_filter_results"] = {"hate": {"filtered": reason is not None}}
+    return chunked(official.unofficial(choices=[choice], id="", object=""))
 
 
-PROMPT_FILTER = chunk(id="", object="", model="", created=0, prompt_filter_results=[{"prompt_index": 0}])
-STOP = chunk({"index": 0, "delta": {}, "finish_reason": "stop", "content_filter_results": {}})
-DONE = chunked(b"data: [DONE]\n\n")
+FILTERED = [{"prompt_index": 0, "content_filter_results": {}}]
+PROMPT_FILTER = chunked(official.unofficial(id="", object="", model="", created=0, prompt_filter_results=FILTERED))
+STOP = chunked(official.chunk(finish_reason="stop", choice={"content_filter_results": {}}))
+DONE = chunked(official.DONE)
 COMPLETED = Finish(FinishReason.COMPLETED, "stop")
 
 
@@ -62,16 +59,14 @@ def sized(body: bytes, content_type: str = "application/json", status: int = 200
     return head.encode() + body
 
 
-def configured(**settings: object) -> OpenAi:
+def configured(*, dialer: Dialer | None = None, **settings: object) -> OpenAi:
     given = {"base_url": "https://acme.openai.azure.com", "api_key": "s3cret", "deployment": "chat", **settings}
-    return azure_provider("azure", config.Provider(kind="azure", **given), connect_timeout_s=3)
+    return azure_provider("azure", config.Provider(kind="azure", **given), connect_timeout_s=3, dialer=dialer)
 
 
 def over(dialer: Dialer, **settings: object) -> OpenAi:
     """The configured provider, its server behind ``dialer``."""
-    built = configured(**settings)
-    upstream = Upstream("azure", "http://acme.example", connect_timeout_s=3, transport=Http1Transport(dialer))
-    return OpenAi(upstream, built._dialect, built._authorize, models=built.models)
+    return configured(dialer=dialer, **{"base_url": "http://acme.example", **settings})
 
 
 @pytest.fixture
@@ -298,12 +293,12 @@ async def test_the_asynchronous_filter_may_block_what_was_said(provider_of, befo
 
 async def test_a_filter_that_was_not_available_is_no_error(provider_of):
     unfiltered = {"error": {"code": "content_filter_error", "message": "The contents are not filtered"}}
-    said = chunk({"index": 0, "delta": {"content": "a"}, "content_filter_results": unfiltered})
+    said = say("a", content_filter_results=unfiltered)
     assert await answer(provider_of(HEAD + said + STOP + DONE + END)) == [Delta("a"), COMPLETED]
 
 
 async def test_the_old_name_of_the_prompts_filter_is_no_harm(provider_of):
-    old = chunk(id="", object="", prompt_annotations=[{"prompt_index": 0, "content_filter_results": {}}])
+    old = chunked(official.unofficial(id="", object="", prompt_annotations=FILTERED))
     assert await answer(provider_of(HEAD + old + say("a") + STOP + DONE + END)) == [Delta("a"), COMPLETED]
 
 

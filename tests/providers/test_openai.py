@@ -14,6 +14,8 @@ from scm_trio.providers.openai import Dialect, OpenAi, bearer, openai_provider
 from scm_trio.providers.sse import MAX_EVENT_BYTES
 from scm_trio.providers.upstream import Upstream
 
+from . import official
+
 PROMPT = Prompt("m", (Turn("system", "Be brief."), Turn("user", "春")))
 WHOLE = Prompt("m", (Turn("user", "hello"),), stream=False)
 COMPLETED = Finish(FinishReason.COMPLETED, "stop")
@@ -22,15 +24,15 @@ END = b"0\r\n\r\n"
 
 
 def say(text: str) -> bytes:
-    return chunked(b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % text.encode())
+    return chunked(official.chunk({"content": text}))
 
 
 def chunked(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-STOP = chunked(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n')
-DONE = chunked(b"data: [DONE]\n\n")
+STOP = chunked(official.chunk(finish_reason="stop"))
+DONE = chunked(official.DONE)
 
 
 async def answer(provider: OpenAi, prompt: Prompt = PROMPT) -> list[ProviderEvent]:
@@ -155,7 +157,7 @@ async def test_a_dangling_done_is_accepted(provider_of):
 
 
 async def test_an_error_in_the_stream_comes_after_what_was_said(provider_of):
-    error = chunked(b'data: {"error":{"message":"boom","type":"server_error"}}\n\n')
+    error = chunked(official.sse(official.openai_error("boom")))
     provider = provider_of(HEAD + say("a") + error + DONE + END)
     async with provider.stream(PROMPT) as events:
         assert list(await anext(events)) == [Delta("a")]
@@ -179,18 +181,18 @@ async def test_leaving_early_closes_the_connection(provider_of, memory_net):
 
 # Whole bodies
 
-BODY = b'\n\n {"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":2}}'
+BODY = b"\n\n " + official.completion("hi", usage=official.openai_usage(2, 1))
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8", "text/plain"])
 async def test_one_body_is_one_batch(provider_of, content_type):
     provider = provider_of(sized(BODY, content_type))
     async with provider.stream(WHOLE) as events:
-        assert [list(batch) async for batch in events] == [[Delta("hi"), Usage(2), COMPLETED]]
+        assert [list(batch) async for batch in events] == [[Delta("hi"), Usage(2, 1), COMPLETED]]
 
 
 async def test_a_stream_may_be_answered_in_one_body(provider_of):
-    assert await answer(provider_of(sized(BODY, "application/json"))) == [Delta("hi"), Usage(2), COMPLETED]
+    assert await answer(provider_of(sized(BODY, "application/json"))) == [Delta("hi"), Usage(2, 1), COMPLETED]
 
 
 async def test_one_body_may_be_answered_as_a_stream(provider_of):
@@ -198,7 +200,8 @@ async def test_one_body_may_be_answered_as_a_stream(provider_of):
 
 
 async def test_one_body_may_be_an_error(provider_of):
-    provider = provider_of(sized(b'{"error":{"message":"no","type":"invalid_request_error"}}', "application/json"))
+    body = orjson.dumps(official.openai_error("no", "invalid_request_error"))
+    provider = provider_of(sized(body, "application/json"))
     with pytest.raises(errors.ProviderRejected):
         await answer(provider)
 
@@ -211,7 +214,7 @@ async def test_a_web_page_is_no_answer(provider_of, prompt):
 
 
 async def test_a_refusal_is_raised_on_entering(provider_of, memory_net):
-    body = b'{"error":{"message":"key s3cret is too fast","code":"rate_limit_exceeded"}}'
+    body = orjson.dumps(official.openai_error("key s3cret is too fast", "requests", "rate_limit_exceeded"))
     refusal = sized(body, "application/json", "429 Too Many Requests", "Retry-After-Ms: 1500\r\n")
     provider = provider_of(refusal, HEAD + say("a") + STOP + DONE + END)
     with pytest.raises(errors.ProviderRateLimited) as failure:

@@ -52,8 +52,8 @@ def sized(body: bytes, status: int = 200, content_type: str = "application/json"
     return head.encode() + body
 
 
-def configured(**settings: object) -> HttpProvider | SparkWebSocket:
-    return spark_provider("spark", config.Provider(kind="spark", **settings), connect_timeout_s=3)
+def configured(*, dialer: Dialer | None = None, **settings: object) -> HttpProvider | SparkWebSocket:
+    return spark_provider("spark", config.Provider(kind="spark", **settings), connect_timeout_s=3, dialer=dialer)
 
 
 def over(dialer: Dialer, **settings: object) -> HttpProvider:
