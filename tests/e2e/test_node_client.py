@@ -19,11 +19,7 @@ NODE = Path(__file__).parent / "node"
 LIMIT_S = 120.0
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _packages() -> None:
-    """What scripts/test installs; here for those who call pytest themselves."""
-    if not (NODE / "node_modules" / "ws").exists():
-        subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=NODE, check=True, capture_output=True, timeout=LIMIT_S)
+pytestmark = pytest.mark.usefixtures("node_packages")
 
 
 def node(script: str, *arguments: str, **variables: str) -> list[Any]:
