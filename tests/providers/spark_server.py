@@ -1,4 +1,4 @@
-"""A Spark server in memory, written from its documentation: it checks signatures, clocks and requests."""
+"""A Spark server, written from its documentation: it checks signatures, clocks and requests. Mostly used in memory."""
 
 from __future__ import annotations
 
@@ -105,6 +105,7 @@ class SparkServer:
 
     Attributes:
         skew_s: how far its clock is ahead.
+        now_s: its clock.
         read_bytes: what one network read of the client brings at most.
         questions: the request frames.
         ends: when connections ended, by the client or after the script, and with which close code.
@@ -114,6 +115,7 @@ class SparkServer:
     nursery: trio.Nursery
     script: Script | None = None
     skew_s: float = 0.0
+    now_s: Callable[[], float] = now_s
     read_bytes: int | None = None
     questions: list[dict[str, Any]] = field(factory=list)
     ends: list[tuple[float, int]] = field(factory=list)
@@ -135,10 +137,10 @@ class SparkServer:
         client, server = trio.testing.memory_stream_pair()
         self.opened.append((host, port))
         self.client_ends.append(client)
-        self.nursery.start_soon(self._serve, server)
+        self.nursery.start_soon(self.serve, server)
         return _Slow(client, self.read_bytes) if self.read_bytes else client
 
-    async def _serve(self, stream: trio.abc.Stream) -> None:
+    async def serve(self, stream: trio.abc.Stream) -> None:
         async with stream, trio.open_nursery() as nursery:
             request = await wrap_server_stream(nursery, stream)
             with suppress(ConnectionClosed, trio.BrokenResourceError):
@@ -171,7 +173,7 @@ class SparkServer:
         query = {name: values[0] for name, values in parse_qs(parts.query, strict_parsing=True).items()}
         if set(query) != {"authorization", "date", "host"}:
             return 401, "Unauthorized"
-        clock_s = now_s() + self.skew_s
+        clock_s = self.now_s() + self.skew_s
         if abs(parsedate_to_datetime(query["date"]).timestamp() - clock_s) > MAX_SKEW_S:
             return 403, (
                 "HMAC signature cannot be verified, a valid date or x-date header is required for HMAC Authentication"

@@ -164,7 +164,7 @@ def client_context(authority: trustme.CA) -> ssl.SSLContext:
 
 async def answer_over_tls(listen, spark: SparkServer, certified: str) -> list[ProviderEvent]:
     async def serve(peer):
-        await spark._serve(peer.stream)
+        await spark.serve(peer.stream)
 
     authority = trustme.CA()
     port = await listen(serve, server_context(authority, certified))
