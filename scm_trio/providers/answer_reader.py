@@ -21,12 +21,14 @@ class AnswerReader(ABC):
     Attributes:
         classifier: turns the vendor's errors into failures.
         ended: whether the answer is over; nothing comes after that.
+        has_reason: whether the vendor has said why the answer ends, after which it is whole without an end mark, too.
         failure: why it failed. It is to be raised when the events that came with it have been passed on.
     """
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
         self.ended = False
+        self.has_reason = False
         self.failure: RequestFailed | None = None
         self._raw_reason: str | None = None
         self._usage: Usage | None = None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
+
+import trio
 
 from scm_trio.errors import ProviderAuth, ProviderRateLimited, ProviderRejected, RequestFailed, ResponseTooLarge
 from scm_trio.model import Prompt
@@ -13,6 +17,9 @@ from scm_trio.providers.answer_reader import AnswerReader
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.sse import MAX_EVENT_BYTES, EventTooLarge, SseDecoder
 from scm_trio.providers.upstream import Upstream, UpstreamResponse
+
+TAIL_TIMEOUT_S = 5.0
+"""How long an answer whose reason to end is known may keep its usage and its end mark back."""
 
 Authorize = Callable[[], Mapping[str, str]]
 """Returns the headers that the next request identifies itself with; their values are secrets."""
@@ -70,50 +77,38 @@ class HttpProvider:
         async with self._upstream.post_stream(path, body, {**self._dialect.headers, **identity}) as response:
             if not 200 <= response.status < 300:
                 failure = reader.classifier.refused(response.status, response.headers, await response.read_error())
-                if self.keys is not None and isinstance(failure, ProviderAuth | ProviderRateLimited):
-                    self.keys.refuse(secrets, failure)
+                self._note(secrets, failure)
                 raise failure
             if response.media_type in {"text/html", "application/xhtml+xml"}:
                 # A wrong address, or a portal in between: trying again would bring the same page.
                 raise ProviderRejected(f"{self.name}: a web page instead of an answer")
             # A server may answer a request for a stream in one body; one that wants to stream says so.
             if response.media_type == "application/json" or not (prompt.stream or _is_event_stream(response)):
-                yield _Whole(response, reader)
+                yield _Whole(response, reader, partial(self._note, secrets))
             else:
-                yield _Streamed(response, reader)
+                yield _Streamed(response, reader, partial(self._note, secrets))
 
     async def aclose(self) -> None:
         """Close idle connections."""
         await self._upstream.aclose()
 
+    def _note(self, secrets: tuple[str, ...], failure: RequestFailed) -> None:
+        """Let the key rest that was refused, whether by the status or within the answer."""
+        if self.keys is not None and isinstance(failure, ProviderAuth | ProviderRateLimited):
+            self.keys.refuse(secrets, failure)
 
-class _Whole:
-    """An answer in one JSON body: one batch."""
 
-    def __init__(self, response: UpstreamResponse, reader: AnswerReader) -> None:
+class _Answer(ABC):
+    """An answer being read; ``on_failure`` is told what the vendor ended it with, before that is raised."""
+
+    def __init__(
+        self, response: UpstreamResponse, reader: AnswerReader, on_failure: Callable[[RequestFailed], None]
+    ) -> None:
         self._response = response
         self._reader = reader
+        self._on_failure = on_failure
 
-    def __aiter__(self) -> _Whole:
-        return self
-
-    async def __anext__(self) -> base.Batch:
-        if not self._reader.ended and (batch := self._reader.whole(await self._response.read())):
-            return batch
-        if self._reader.failure is not None:
-            raise self._reader.failure
-        raise StopAsyncIteration
-
-
-class _Streamed:
-    """An answer as a stream of events: a batch per network read that brought something."""
-
-    def __init__(self, response: UpstreamResponse, reader: AnswerReader) -> None:
-        self._response = response
-        self._reader = reader
-        self._decoder = SseDecoder()
-
-    def __aiter__(self) -> _Streamed:
+    def __aiter__(self) -> _Answer:
         return self
 
     async def __anext__(self) -> base.Batch:
@@ -121,13 +116,36 @@ class _Streamed:
             if batch := await self._read():
                 return batch
         if self._reader.failure is not None:
+            self._on_failure(self._reader.failure)
             raise self._reader.failure
         await self._response.drain()
         raise StopAsyncIteration
 
+    @abstractmethod
+    async def _read(self) -> base.Batch:
+        """Read on; empty where that brought nothing."""
+
+
+class _Whole(_Answer):
+    """An answer in one JSON body: one batch."""
+
+    async def _read(self) -> base.Batch:
+        return self._reader.whole(await self._response.read())
+
+
+class _Streamed(_Answer):
+    """An answer as a stream of events: a batch per network read that brought something."""
+
+    def __init__(
+        self, response: UpstreamResponse, reader: AnswerReader, on_failure: Callable[[RequestFailed], None]
+    ) -> None:
+        super().__init__(response, reader, on_failure)
+        self._decoder = SseDecoder()
+        self._tail_ends_at: float | None = None
+
     async def _read(self) -> base.Batch:
         try:
-            chunk = await anext(self._response, None)
+            chunk = await (self._read_tail() if self._reader.has_reason else anext(self._response, None))
         except RequestFailed as exc:
             # The reader may know the answer to be whole, even if the connection broke before the end mark.
             batch = self._reader.close()
@@ -140,6 +158,14 @@ class _Streamed:
             return self._reader.feed(self._decoder.feed(chunk))
         except EventTooLarge as exc:
             raise ResponseTooLarge(f"one event of more than {MAX_EVENT_BYTES} bytes") from exc
+
+    async def _read_tail(self) -> bytes | None:
+        """Read what may follow the reason for the end. Some servers send no end mark, and keep the connection open."""
+        if self._tail_ends_at is None:
+            self._tail_ends_at = trio.current_time() + TAIL_TIMEOUT_S
+        with trio.move_on_at(self._tail_ends_at):
+            return await anext(self._response, None)
+        return None
 
 
 def _is_event_stream(response: UpstreamResponse) -> bool:

@@ -85,6 +85,7 @@ class OpenAiReader(AnswerReader):
                 self._read_delta(delta, out)
             if reason := choice.get("finish_reason"):
                 self._raw_reason = str(reason)
+                self.has_reason = True
             usage = usage or choice.get("usage")
         if usage:
             self._usage = _usage(usage) or self._usage

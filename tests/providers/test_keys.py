@@ -1,6 +1,9 @@
 """Several keys for one vendor: turns and rests, and the provider over HTTP that uses them."""
 
+import re
+
 import pytest
+import trio
 
 from scm_trio import config
 from scm_trio.errors import ProviderAuth, ProviderRateLimited
@@ -11,6 +14,8 @@ from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.keys import BUSY_REST_S, REFUSED_REST_S, KeyRing
 from scm_trio.providers.openai import Dialect, OpenAi, bearer, openai_provider
 from scm_trio.providers.upstream import Upstream
+
+from .vendors import EVENT_STREAM, VENDORS, SparkSocket, response
 
 
 class Clock:
@@ -128,3 +133,45 @@ async def test_a_refusal_lets_the_key_of_that_request_rest(memory_net, clock, st
     assert picks(ring, 2) == "k2k2"
     clock.now = rest_s
     assert "k1" in picks(ring, 2)
+
+
+KEYED = [name for name, vendor in VENDORS.items() if not isinstance(vendor, SparkSocket)]  # which has one key only
+REFUSED = {"denying": (ProviderAuth, REFUSED_REST_S), "limiting": (ProviderRateLimited, BUSY_REST_S)}
+
+
+@pytest.mark.parametrize("when", ["at once", "in the middle", "in one body"])
+@pytest.mark.parametrize("how", REFUSED)
+@pytest.mark.parametrize("name", KEYED)
+async def test_a_key_that_is_refused_within_an_answer_rests_like_any_other(memory_net, autojump_clock, name, how, when):
+    vendor = VENDORS[name]
+    kind, rest_s = REFUSED[how]
+    used = []
+
+    async def handler(peer):
+        head, _, _ = (await peer.request()).partition(b"\r\n\r\n")
+        used.append(re.search(rb"(?i)(?:x-api-key|api-key|authorization): (?:Bearer )?(\w+)", head)[1].decode())
+        if when == "in one body":
+            payload = getattr(vendor, how).partition(b"data:")[2].strip()
+            await peer.send(response(200, payload))
+            return
+        await peer.stream.send_all(EVENT_STREAM)
+        await vendor.send(peer, vendor.begin, *([vendor.say("a")] if when == "in the middle" else []))
+        await vendor.send(peer, getattr(vendor, how))
+
+    provider = vendor.provider(memory_net.dialer(handler), api_key=None, api_keys=("k1", "k2", "k3"))
+
+    async def ask() -> None:
+        async with provider.stream(Prompt("m", (Turn("user", "hello"),))) as events:
+            async for _ in events:
+                pass
+
+    for _ in range(3):
+        with pytest.raises(kind):
+            await ask()
+    assert used == ["k1", "k2", "k3"]
+    with pytest.raises(kind, match="every key was refused"):
+        await ask()
+    await trio.sleep(rest_s)
+    with pytest.raises(kind):
+        await ask()
+    assert used == ["k1", "k2", "k3", "k1"]

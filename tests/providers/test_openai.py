@@ -10,6 +10,7 @@ from scm_trio import config, errors
 from scm_trio.model import Delta, Finish, FinishReason, Prompt, ProviderEvent, Turn, Usage
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
+from scm_trio.providers.http_provider import TAIL_TIMEOUT_S
 from scm_trio.providers.openai import Dialect, OpenAi, bearer, openai_provider
 from scm_trio.providers.sse import MAX_EVENT_BYTES
 from scm_trio.providers.upstream import Upstream
@@ -129,6 +130,33 @@ async def test_the_finish_does_not_wait_for_the_end_of_the_connection(memory_net
         with pytest.raises(StopAsyncIteration):
             await anext(events)
     assert trio.current_time() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("rest", [b"", chunked(b": keep-alive\n\n")], ids=["silent", "keep-alives"])
+async def test_a_server_that_sends_no_end_mark_and_does_not_close_is_not_waited_for_long(
+    memory_net, autojump_clock, rest
+):
+    async def handler(peer):
+        await peer.request()
+        await peer.send(HEAD + say("a") + STOP)
+        while True:
+            await trio.sleep(2)
+            await peer.send(rest)
+
+    upstream = Upstream("acme", "http://acme.example", transport=Http1Transport(memory_net.dialer(handler)))
+    assert await answer(OpenAi(upstream, Dialect(), dict)) == [Delta("a"), COMPLETED]
+    assert trio.current_time() == pytest.approx(TAIL_TIMEOUT_S, abs=0.3)
+
+
+async def test_usage_that_comes_late_is_waited_for(memory_net, autojump_clock):
+    async def handler(peer):
+        await peer.request()
+        await peer.send(HEAD + say("a") + STOP)
+        await trio.sleep(TAIL_TIMEOUT_S - 1)
+        await peer.send(chunked(official.usage_chunk(3, 2)) + DONE)
+
+    upstream = Upstream("acme", "http://acme.example", transport=Http1Transport(memory_net.dialer(handler)))
+    assert await answer(OpenAi(upstream, Dialect(), dict)) == [Delta("a"), Usage(3, 2), COMPLETED]
 
 
 async def test_a_stream_that_is_cut_is_a_failure_after_what_was_said(provider_of):
