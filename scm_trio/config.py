@@ -147,6 +147,8 @@ class Provider:
     preset: str | None = _only("openai")
     token_limit_field: str | None = _only("openai", "azure")
     include_usage: bool = _only("openai", "azure", default=True)
+    images: bool | None = _only("openai", "azure", "anthropic", "scripted")
+    """Whether the model takes images; None: as the vendor's usually do."""
     # azure, anthropic
     deployment: str | None = _only("azure")
     api_version: str | None = _only("azure", "anthropic")

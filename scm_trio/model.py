@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 Role = Literal["system", "user", "assistant"]
 UsageSource = Literal["provider", "estimated"]
@@ -79,11 +79,20 @@ class Message:
 
 
 @frozen
+class Image:
+    """A picture that goes along with a turn; ``media_type`` is like ``image/png``."""
+
+    media_type: str
+    data: bytes = field(repr=False)
+
+
+@frozen
 class Turn:
     """One turn of a prompt."""
 
     role: Role
     content: str
+    images: tuple[Image, ...] = ()
 
 
 @frozen

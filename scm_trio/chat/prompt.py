@@ -9,6 +9,9 @@ from scm_trio.model import Message, Prompt, Turn
 
 TURN_OVERHEAD_TOKENS = 4
 """Role marks and separators around each turn."""
+IMAGE_TOKENS = 1600
+"""An image, whatever its size: vendors scale large ones down until they count about so many, and less for small ones.
+Trimming too much history costs little, a prompt beyond the context costs the answer."""
 ANSWER_SHARE = 4
 """An answer without a limit of its own gets one part in this many of the context."""
 
@@ -77,4 +80,4 @@ def _newest_that_fit(
 
 
 def _cost(turn: Turn) -> int:
-    return estimate_tokens(turn.content) + TURN_OVERHEAD_TOKENS
+    return estimate_tokens(turn.content) + IMAGE_TOKENS * len(turn.images) + TURN_OVERHEAD_TOKENS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from scm_trio.providers.anthropic_errors import AnthropicClassifier
 from scm_trio.providers.anthropic_reader import AnthropicReader
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
-from scm_trio.providers.http_provider import HttpProvider
+from scm_trio.providers.http_provider import HttpProvider, Offer
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.upstream import Upstream
 
@@ -83,17 +84,35 @@ class Messages:
         return min(DEFAULT_MAX_TOKENS, self.context_tokens // _ANSWER_SHARE)
 
 
-def _messages(turns: Iterable[Turn]) -> list[dict[str, str]]:
+def _messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
     """The conversation as the API takes it: no empty text, roles in turn, the user first."""
-    messages: list[dict[str, str]] = []
+    said: list[Turn] = []
     for turn in turns:
-        if turn.role == "system" or not turn.content.strip():
+        if turn.role == "system" or not (turn.content.strip() or turn.images):
             continue
-        if messages and messages[-1]["role"] == turn.role:
-            messages[-1]["content"] += _GAP + turn.content
-        elif messages or turn.role == "user":
-            messages.append({"role": turn.role, "content": turn.content})
-    return messages
+        if said and said[-1].role == turn.role:
+            said[-1] = _joined(said[-1], turn)
+        elif said or turn.role == "user":
+            said.append(turn)
+    return [{"role": turn.role, "content": _content(turn)} for turn in said]
+
+
+def _joined(turn: Turn, next_turn: Turn) -> Turn:
+    texts = [each.content for each in (turn, next_turn) if each.content.strip()]
+    return Turn(turn.role, _GAP.join(texts), turn.images + next_turn.images)
+
+
+def _content(turn: Turn) -> str | list[dict[str, Any]]:
+    """Images come before the text that is about them, as the vendor advises."""
+    if not turn.images:
+        return turn.content
+    blocks: list[dict[str, Any]] = []
+    for image in turn.images:
+        source = {"type": "base64", "media_type": image.media_type, "data": b64encode(image.data).decode()}
+        blocks.append({"type": "image", "source": source})
+    if turn.content.strip():
+        blocks.append({"type": "text", "text": turn.content})
+    return blocks
 
 
 def anthropic_provider(
@@ -125,8 +144,7 @@ def anthropic_provider(
         upstream,
         Messages(version, settings.context_tokens),
         lambda: _identity(keys.pick()),
-        models=settings.models,
-        context_tokens=settings.context_tokens,
+        Offer(settings.models, settings.context_tokens, takes_images=settings.images is not False),
         keys=keys,
     )
 

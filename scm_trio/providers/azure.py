@@ -11,6 +11,7 @@ from scm_trio import config
 from scm_trio.errors import ConfigError, ContentFiltered
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
+from scm_trio.providers.http_provider import Offer
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai import Dialect, OpenAi, bearer
 from scm_trio.providers.openai_errors import Codes
@@ -51,8 +52,11 @@ def azure_provider(
         upstream,
         _dialect(settings),
         lambda: _identity(settings.bearer_token, keys.pick()),
-        models=settings.models or ((deployment,) if deployment else ()),
-        context_tokens=settings.context_tokens,
+        Offer(
+            settings.models or ((deployment,) if deployment else ()),
+            settings.context_tokens,
+            takes_images=settings.images is not False,
+        ),
         keys=keys,
     )
 

@@ -27,6 +27,10 @@ class Provider(Protocol):
     def context_tokens(self) -> int | None:
         """How many tokens prompt and answer may have together; None: unknown, nothing is trimmed."""
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether it is shown the images of a prompt; else it is asked without them."""
+
     def stream(self, prompt: Prompt) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
         """Ask, and iterate over the answer in batches of events.
 

@@ -106,6 +106,10 @@ class Chain:
     def context_tokens(self) -> int | None:
         return self.primary.context_tokens
 
+    @property
+    def takes_images(self) -> bool:
+        return self.primary.takes_images
+
     @asynccontextmanager
     async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[Batch]]:
         """Ask. All failures come while iterating: the primary's own, if nobody else could help."""

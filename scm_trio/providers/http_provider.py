@@ -9,6 +9,7 @@ from functools import partial
 from typing import Protocol
 
 import trio
+from attrs import evolve, frozen
 
 from scm_trio.errors import ProviderAuth, ProviderRateLimited, ProviderRejected, RequestFailed, ResponseTooLarge
 from scm_trio.model import Prompt
@@ -46,6 +47,15 @@ class Dialect(Protocol):
         """Return what reads the answer; ``secrets`` must not be seen in its failures."""
 
 
+@frozen
+class Offer:
+    """What can be had of a vendor; see ``base.Provider``."""
+
+    models: tuple[str, ...] = ()
+    context_tokens: int | None = None
+    takes_images: bool = False
+
+
 class HttpProvider:
     """A provider over HTTP; see ``base.Provider``."""
 
@@ -54,15 +64,16 @@ class HttpProvider:
         upstream: Upstream,
         dialect: Dialect,
         authorize: Authorize,
+        offer: Offer | None = None,
         *,
-        models: tuple[str, ...] = (),
-        context_tokens: int | None = None,
         keys: KeyRing | None = None,
     ) -> None:
+        offer = offer or Offer()
         self.name = upstream.name
         self.keys = keys
-        self.models = models
-        self.context_tokens = context_tokens
+        self.models = offer.models
+        self.context_tokens = offer.context_tokens
+        self.takes_images = offer.takes_images
         self._upstream = upstream
         self._dialect = dialect
         self._authorize = authorize
@@ -70,6 +81,8 @@ class HttpProvider:
     @asynccontextmanager
     async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[base.Batch]]:
         """Ask; see ``base.Provider``."""
+        if not self.takes_images:
+            prompt = _without_images(prompt)
         identity = self._authorize()
         secrets = tuple(value.removeprefix("Bearer ") for value in identity.values())
         reader = self._dialect.reader(self.name, prompt, secrets)
@@ -166,6 +179,12 @@ class _Streamed(_Answer):
         with trio.move_on_at(self._tail_ends_at):
             return await anext(self._response, None)
         return None
+
+
+def _without_images(prompt: Prompt) -> Prompt:
+    if not any(turn.images for turn in prompt.turns):
+        return prompt
+    return evolve(prompt, turns=tuple(evolve(turn, images=()) for turn in prompt.turns))
 
 
 def _is_event_stream(response: UpstreamResponse) -> bool:

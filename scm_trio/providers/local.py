@@ -69,6 +69,8 @@ class _Down:
 class Local:
     """A provider whose model runs in a child process, for as long as ``run`` runs."""
 
+    takes_images = False
+
     def __init__(
         self, name: str, settings: config.Provider, *, connect: Connect, spawn: Spawn, patience_s: float
     ) -> None:
@@ -224,6 +226,7 @@ def local_provider(
             api_keys=(),
             token_limit_field="max_tokens",  # noqa: S106 - tokens of text
             include_usage=True,
+            images=False,
         )
         return openai_provider(name, loopback, connect_timeout_s=connect_timeout_s, dialer=dialer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -12,10 +13,10 @@ from attrs import field, frozen
 
 from scm_trio import config
 from scm_trio.errors import ModelUnknown
-from scm_trio.model import Prompt
+from scm_trio.model import Prompt, Turn
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
-from scm_trio.providers.http_provider import HttpProvider
+from scm_trio.providers.http_provider import HttpProvider, Offer
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai_errors import Classifier, Codes
 from scm_trio.providers.openai_reader import OpenAiReader
@@ -62,7 +63,7 @@ class Dialect:
         """Return the request's JSON; what the prompt leaves open is left out."""
         body: dict[str, Any] = {
             "model": self.model or prompt.model,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in prompt.turns],
+            "messages": [{"role": turn.role, "content": _content(turn)} for turn in prompt.turns],
             "stream": prompt.stream,
         }
         if not prompt.stream:
@@ -78,6 +79,17 @@ class Dialect:
     def reader(self, provider: str, prompt: Prompt, secrets: tuple[str, ...]) -> OpenAiReader:
         """Return what reads the answer to ``prompt``."""
         return OpenAiReader(Classifier(provider, self.codes, secrets, prompt.model))
+
+
+def _content(turn: Turn) -> str | list[dict[str, Any]]:
+    """Parts only where there are images: models without eyes refuse lists, even of texts."""
+    if not turn.images:
+        return turn.content
+    parts: list[dict[str, Any]] = [{"type": "text", "text": turn.content}] if turn.content.strip() else []
+    for image in turn.images:
+        url = f"data:{image.media_type};base64,{b64encode(image.data).decode()}"
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return parts
 
 
 class OpenAi(HttpProvider):
@@ -117,8 +129,11 @@ def openai_provider(
         upstream,
         dialect,
         lambda: bearer(keys.pick()),
-        models=settings.models,
-        context_tokens=settings.context_tokens,
+        Offer(
+            settings.models,
+            settings.context_tokens,
+            takes_images=preset.takes_images if settings.images is None else settings.images,
+        ),
         keys=keys,
     )
 

@@ -31,6 +31,7 @@ class Preset:
         token_limit_field: what the request calls the limit of the answer's length.
         whole_body_extras: fields of a request that is not streamed.
         codes: meanings of error codes that are its own.
+        takes_images: whether any of its models does; of a server's own model only its configuration can know.
     """
 
     base_url: str
@@ -38,6 +39,7 @@ class Preset:
     token_limit_field: str = "max_tokens"  # noqa: S105 - tokens of text
     whole_body_extras: Mapping[str, Any] = field(factory=dict)
     codes: Codes = field(factory=dict)
+    takes_images: bool = True
 
 
 _ZHIPU_CODES: Codes = {
@@ -60,7 +62,7 @@ OPENAI = Preset(
     token_limit_field="max_completion_tokens",  # noqa: S106 - tokens of text
 )
 PRESETS: Mapping[str, Preset] = {
-    "deepseek": Preset("https://api.deepseek.com", ("deepseek.com",)),
+    "deepseek": Preset("https://api.deepseek.com", ("deepseek.com",), takes_images=False),
     "qwen": Preset(
         "https://dashscope.aliyuncs.com/compatible-mode/v1",
         ("aliyuncs.com",),

@@ -74,6 +74,7 @@ class Scripted:
     name: str = "scripted"
     models: tuple[str, ...] = ("scripted-1",)
     context_tokens: int | None = None
+    takes_images: bool = False
     prompts: list[Prompt] = field(factory=list, init=False)
     open_streams: int = field(default=0, init=False)
     closed_streams: int = field(default=0, init=False)

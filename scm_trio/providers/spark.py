@@ -15,7 +15,7 @@ from scm_trio.model import Prompt
 from scm_trio.providers.base import Provider
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
-from scm_trio.providers.http_provider import HttpProvider
+from scm_trio.providers.http_provider import HttpProvider, Offer
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai import bearer
 from scm_trio.providers.spark_errors import SparkClassifier
@@ -107,8 +107,7 @@ def _over_http(name: str, settings: config.Provider, connect_timeout_s: float, d
         upstream,
         SparkDialect(settings.domain, own_paths=settings.base_url is None),
         lambda: bearer(keys.pick()),
-        models=settings.models,
-        context_tokens=settings.context_tokens,
+        Offer(settings.models, settings.context_tokens),
         keys=keys,
     )
 

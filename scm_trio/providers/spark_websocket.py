@@ -68,6 +68,8 @@ class Application:
 class SparkWebSocket:
     """A provider over WebSocket; see ``base.Provider``."""
 
+    takes_images = False
+
     def __init__(
         self,
         upstream: SocketUpstream,

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scm_trio.chat.prompt import TURN_OVERHEAD_TOKENS, build_turns, estimate_tokens, estimate_turns
+from scm_trio.chat.prompt import IMAGE_TOKENS, TURN_OVERHEAD_TOKENS, build_turns, estimate_tokens, estimate_turns
 from scm_trio.errors import ContextTooLong
-from scm_trio.model import Message, Turn
+from scm_trio.model import Image, Message, Turn
 
 
 def message(role, content):
@@ -65,6 +65,17 @@ def test_chinese_counts_a_token_a_character():
 
 def test_turns_cost_their_marks_too():
     assert estimate_turns([Turn("user", "abcd"), Turn("assistant", "ab")]) == 2 + 2 * TURN_OVERHEAD_TOKENS
+
+
+def test_an_image_counts_as_many_tokens_whatever_its_size():
+    small, large = (Turn("user", "What?", (Image("image/png", b"x" * size),)) for size in (1, 1_000_000))
+    both = Turn("user", "What?", (*small.images, *large.images))
+    without = estimate_turns((Turn("user", "What?"),))
+    assert [estimate_turns((turn,)) - without for turn in (small, large, both)] == [
+        IMAGE_TOKENS,
+        IMAGE_TOKENS,
+        2 * IMAGE_TOKENS,
+    ]
 
 
 def test_a_question_that_does_not_fit_by_itself_is_refused():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import anthropic
@@ -20,7 +20,7 @@ from openai.types.chat.completion_create_params import (
 from pydantic import TypeAdapter
 
 from scm_trio import config
-from scm_trio.model import Prompt, Turn
+from scm_trio.model import Image, Prompt, Turn
 from scm_trio.providers.catalogue import build_providers
 
 from . import official
@@ -130,11 +130,37 @@ AZURE = {"kind": "azure", "base_url": URL, "api_version": AZURE_VERSION}
 ANTHROPIC = {"kind": "anthropic", "base_url": URL, "api_key": "s3cret"}
 USAGE = {"stream_options": {"include_usage": True}}
 SAY = {"model": "gpt-x", "messages": SAID}
+PIXEL = Image("image/png", b"\x89PNG\r\n\x1a\n")
+PHOTO = Image("image/jpeg", b"\xff\xd8\xff")
+SEEN = (Turn("user", "What is this?", (PIXEL, PHOTO)), Turn("assistant", "A dot."), Turn("user", "And now?"))
+SAID_OF_IMAGES = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "What is this?"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+            {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9j/"}},
+        ],
+    },
+    {"role": "assistant", "content": "A dot."},
+    {"role": "user", "content": "And now?"},
+]
+SAID_OF_IMAGES_TO_ANTHROPIC = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": "/9j/"}},
+            {"type": "text", "text": "What is this?"},
+        ],
+    },
+    *SAID_OF_IMAGES[1:],
+]
 CLAUDE = {"model": "claude-x", "messages": SAID[1:], "system": "Be brief.", "max_tokens": 99}
 
 
-def prompt(model: str = "gpt-x", **options: Any) -> Prompt:
-    return Prompt(model, ASKED, **options)
+def prompt(model: str = "gpt-x", turns: tuple[Turn, ...] = ASKED, **options: Any) -> Prompt:
+    return Prompt(model, turns, **options)
 
 
 CASES = {
@@ -173,6 +199,24 @@ CASES = {
         prompt(),
         openai_client(f"{URL}/openai/v1"),
         {**SAY, **USAGE, "stream": True},
+    ),
+    "openai with images": Case(
+        OPENAI,
+        prompt(turns=SEEN),
+        openai_client(f"{URL}/v1"),
+        {"model": "gpt-x", "messages": SAID_OF_IMAGES, **USAGE, "stream": True},
+    ),
+    "azure with images": Case(
+        {**AZURE, "api_key": "s3cret"},
+        prompt(turns=SEEN, stream=False),
+        azure_client(api_key="s3cret"),
+        {"model": "gpt-x", "messages": SAID_OF_IMAGES},
+    ),
+    "anthropic with images": Case(
+        {**ANTHROPIC, "api_version": "2026-10-21"},
+        prompt("claude-x", SEEN, max_tokens=99),
+        anthropic_client("2026-10-21"),
+        {"model": "claude-x", "messages": SAID_OF_IMAGES_TO_ANTHROPIC, "max_tokens": 99, "stream": True},
     ),
     "anthropic": Case(
         {**ANTHROPIC, "api_version": "2023-06-01"},
@@ -243,9 +287,16 @@ async def test_our_requests_are_what_the_official_types_describe(memory_net, cas
 
 def unknown(params: Any, body: dict[str, Any]) -> dict[str, Any]:
     """What the type does not know of a body that otherwise fits it."""
-    known = TypeAdapter(params).validate_python(body)
-    known["messages"] = list(known["messages"])
+    judge = TypeAdapter(params)  # held on to: it goes on judging while items are read
+    known = read(judge.validate_python(body))
     return {name: value for name, value in body.items() if known.get(name) != value}
+
+
+def read(value: Any) -> Any:
+    """What was validated; pydantic does so with the items of an ``Iterable`` only when they are asked for."""
+    if isinstance(value, dict):
+        return {name: read(item) for name, item in value.items()}
+    return [read(item) for item in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
 
 
 def test_the_types_refuse_what_they_do_not_describe():

@@ -15,7 +15,7 @@ from scm_trio.model import Delta, Finish, FinishReason, Prompt, ProviderEvent, T
 from scm_trio.providers.catalogue import build_providers
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
-from scm_trio.providers.http_provider import HttpProvider
+from scm_trio.providers.http_provider import HttpProvider, Offer
 from scm_trio.providers.spark import spark_provider
 from scm_trio.providers.spark_models import HTTP_URL
 from scm_trio.providers.spark_signing import Credentials, Endpoint
@@ -61,7 +61,7 @@ def over(dialer: Dialer, **settings: object) -> HttpProvider:
     built = configured(**{"api_key": "s3cret", **settings})
     base_url = built._upstream._base_url.replace("https:", "http:")
     upstream = Upstream("spark", base_url, connect_timeout_s=3, transport=Http1Transport(dialer))
-    return HttpProvider(upstream, built._dialect, built._authorize, models=built.models)
+    return HttpProvider(upstream, built._dialect, built._authorize, Offer(built.models))
 
 
 @pytest.fixture
