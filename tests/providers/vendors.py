@@ -92,6 +92,10 @@ class Vendor:
         for each in events:
             await peer.send(self.framed(each))
 
+    def failing_with(self, words: str) -> bytes:
+        """The event that tells a failure of the server, in other words."""
+        return self.failing.replace(RAW.encode(), words.encode())
+
     async def refuse(self, peer: Peer, answer: bytes) -> None:
         """Answer with these bytes instead."""
         await peer.request()
@@ -151,6 +155,9 @@ class SparkSocket(Vendor):
     @property
     def bye(self) -> bytes:
         return FAREWELL
+
+    def failing_with(self, words: str) -> bytes:
+        return as_frame(error_frame(10012, words))
 
     async def refuse(self, peer: Peer, answer: bytes) -> None:
         await peer.stream.receive_some()
