@@ -216,7 +216,7 @@ class Run(Answer):
             await self._watch()
             # The provider is closed, or has had its time: nothing that it still says counts.
             reason, self.failure = self._judge()
-            ending = self.ending = self._make_ending(reason, self._usage or self._estimate(prompt))
+            ending = self.ending = self._make_ending(reason, self._spent(prompt))
             failed = reason is FinishReason.ERROR and self.failure is not None
             outcome = self.failure.code if failed and self.failure else reason.value
             self.attempts.end(outcome, ending.usage, self.started_at + ending.duration_s)
@@ -364,6 +364,16 @@ class Run(Answer):
             upstream_closed=self._closed.is_set() if wish else None,
             cancel_s=max(0.0, closed_at - wish.at) if wish else None,
         )
+
+    def _spent(self, prompt: Prompt) -> Usage:
+        """What the provider told; where that was of the prompt only, with an estimate of the answer."""
+        told = self._usage
+        if told is not None and told.source == "provider":
+            return told
+        guess = self._estimate(prompt)
+        if told is None:
+            return guess
+        return evolve(guess, prompt_tokens=told.prompt_tokens, cached_tokens=told.cached_tokens)
 
     def _estimate(self, prompt: Prompt) -> Usage:
         reasoning = estimate_tokens(self.log.reasoning)

@@ -32,6 +32,7 @@ class AnswerReader(ABC):
         self.failure: RequestFailed | None = None
         self._raw_reason: str | None = None
         self._usage: Usage | None = None
+        self._told_usage: Usage | None = None
         self._calls = ToolCalls()
         self._said_something = False
 
@@ -70,8 +71,9 @@ class AnswerReader(ABC):
         self.ended = True
 
     def _tell_usage(self, out: list[ProviderEvent]) -> None:
-        if self._usage is not None:
+        if self._usage is not None and self._usage != self._told_usage:
             out.append(self._usage)
+            self._told_usage = self._usage
 
 
 MAX_COUNT = 2**53

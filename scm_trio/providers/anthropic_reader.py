@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from scm_trio.model import DeltaKind, FinishReason, ProviderEvent, Usage
+from scm_trio.model import DeltaKind, FinishReason, ProviderEvent, Usage, UsageSource
 from scm_trio.providers import tolerant_json
 from scm_trio.providers.answer_reader import AnswerReader, count
 from scm_trio.providers.openai_errors import Classifier, VendorError, error_in
@@ -35,6 +35,7 @@ class AnthropicReader(AnswerReader):
         super().__init__(classifier)
         self._calls = ToolCalls(without_arguments="{}")
         self._counts: dict[str, Any] = {}
+        self._is_counted = False  # the answer's tokens too: a stream begins with those of the prompt
         self._calling: set[int] = set()
         """Indexes of the blocks that are tool calls of ours; there are others, of tools that the server runs itself."""
 
@@ -65,7 +66,7 @@ class AnthropicReader(AnswerReader):
         content = message.get("content")
         for index, block in enumerate(content if isinstance(content, list) else ()):
             self._read_block(index, block, out)
-        self._note(message)
+        self._note(message, at_end=True)
         self._read_stop(message, out)
         return out
 
@@ -113,21 +114,26 @@ class AnthropicReader(AnswerReader):
             function = {"name": block.get("name"), "arguments": block.get("input")}
             self._calls.add({"index": index, "id": block.get("id"), "function": function})
 
-    def _read_message_start(self, payload: dict[str, Any], _: _Events) -> None:
+    def _read_message_start(self, payload: dict[str, Any], out: _Events) -> None:
         if isinstance(message := payload.get("message"), dict):
-            self._note(message)
+            self._note(message, at_end=False)
+            if self._usage is not None and self._usage.prompt_tokens:
+                # At once: who leaves early would not hear of it, and the count is exact.
+                self._tell_usage(out)
 
     def _read_message_delta(self, payload: dict[str, Any], _: _Events) -> None:
         delta = payload.get("delta")
-        self._note({**(delta if isinstance(delta, dict) else {}), "usage": payload.get("usage")})
+        self._note({**(delta if isinstance(delta, dict) else {}), "usage": payload.get("usage")}, at_end=True)
 
-    def _note(self, message: dict[str, Any]) -> None:
+    def _note(self, message: dict[str, Any], *, at_end: bool) -> None:
         """Keep what a message, or a change of it, says of its end and its tokens. Counts are totals, never added up."""
         if reason := message.get("stop_reason"):
             self._raw_reason = str(reason)
         if isinstance(usage := message.get("usage"), dict):
             self._counts |= {name: number for name, number in usage.items() if number is not None}
-            self._usage = _usage(self._counts) if self._counts else None
+            self._is_counted = self._is_counted or (at_end and "output_tokens" in usage)
+            source: UsageSource = "provider" if self._is_counted else "estimated"
+            self._usage = _usage(self._counts, source) if self._counts else None
 
     def _read_stop(self, _: dict[str, Any], out: _Events) -> None:
         raw = self._raw_reason
@@ -159,7 +165,7 @@ def _index(payload: dict[str, Any]) -> int:
     return index if isinstance(index, int) else 0
 
 
-def _usage(counts: dict[str, Any]) -> Usage:
+def _usage(counts: dict[str, Any], source: UsageSource) -> Usage:
     cached = count(counts, "cache_read_input_tokens")
     return Usage(
         # Unlike other vendors' counts, input_tokens holds only what no cache was involved in.
@@ -167,4 +173,5 @@ def _usage(counts: dict[str, Any]) -> Usage:
         completion_tokens=count(counts, "output_tokens"),
         reasoning_tokens=count(counts.get("output_tokens_details"), "thinking_tokens"),
         cached_tokens=cached,
+        source=source,
     )

@@ -35,7 +35,8 @@ class Provider(Protocol):
         """Ask, and iterate over the answer in batches of events.
 
         An answer that the provider ended properly has exactly one ``Finish`` as its last event; ``Usage``, where the
-        provider tells it, comes before. With ``prompt.stream`` false the vendor is asked for one whole body, which
+        provider tells it, comes before. A ``Usage`` that is ``estimated`` knows the prompt's tokens only; it may come
+        at the very beginning. With ``prompt.stream`` false the vendor is asked for one whole body, which
         comes as one batch. When the context is left, for whatever reason, the upstream connection is closed or idle:
         nothing is generated any more. A provider that asks again or elsewhere tells its attempts beside the answer.
 

@@ -79,6 +79,16 @@ async def test_usage_told_by_the_provider_is_taken_over(stage, autojump_clock):
     assert run.ending.usage == usage
 
 
+@pytest.mark.parametrize(
+    "end", [Fail(ProviderUnavailable("cut")), Finish(FinishReason.COMPLETED)], ids=["cut", "whole"]
+)
+async def test_what_the_prompt_cost_is_kept_where_the_answers_tokens_are_not_told(stage, autojump_clock, end):
+    early = Usage(prompt_tokens=500, completion_tokens=1, cached_tokens=400, source="estimated")
+    run = stage.start(Scripted([early, Reasoning("12345678"), "four and twenty", end]))
+    await watch(run)
+    assert run.ending.usage == Usage(500, 6, reasoning_tokens=2, cached_tokens=400, source="estimated")
+
+
 async def test_usage_is_estimated_where_the_provider_tells_none(stage, autojump_clock):
     run = stage.start(Scripted([Reasoning("供应"), "chain of 8", "链"]))
     await watch(run)

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from scm_trio.chat.run import CLOSE_LIMIT_S, Deadlines
-from scm_trio.model import FinishReason
+from scm_trio.model import FinishReason, Usage
 from scm_trio.providers.scripted import Pause, Scripted, SlowClose, Stall
 
 from .building import watch
@@ -30,6 +30,13 @@ async def test_a_cancel_keeps_what_was_said_and_closes_the_provider(stage, autoj
     assert run.log.content == said
     assert stage.journal.ended == [(said, ending)]
     assert provider.open_streams == 0
+
+
+async def test_a_cancelled_answer_keeps_the_count_of_its_prompt_that_was_told_early(stage, autojump_clock):
+    early = Usage(prompt_tokens=500, completion_tokens=1, source="estimated")
+    run = stage.start(Scripted([early, "four and twenty", Stall()]))
+    ending = await cancel_after(run, 3)
+    assert ending.usage == Usage(500, 4, source="estimated")
 
 
 async def test_many_cancels_are_one(stage, autojump_clock):

@@ -13,6 +13,7 @@ from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.http_provider import HttpProvider
 from scm_trio.providers.upstream import Upstream
+from scm_trio.testing import open_server
 
 from . import official
 from .expected import SAMPLES, check, cut, expected_of
@@ -253,6 +254,25 @@ async def test_a_cancel_closes_the_connection_at_once(memory_net, autojump_clock
     assert scope.cancelled_caught
     await trio.testing.wait_all_tasks_blocked()
     assert closed_at == [5]
+
+
+async def test_a_cancelled_answer_costs_the_prompt_that_was_counted_and_an_estimate_of_the_rest(
+    memory_net, autojump_clock
+):
+    async def handler(peer):
+        await peer.request()
+        await peer.send(HEAD + chunked(official.message_start(prompt=500)), say("four and twenty"))
+        await trio.sleep_forever()
+
+    settings = config.Provider("anthropic", base_url="http://claude.example", api_key="k", models=("claude-x",))
+    provider = anthropic_provider("claude", settings, connect_timeout_s=3, dialer=memory_net.dialer(handler))
+    async with open_server({"claude": provider}) as server, server.peer() as peer:
+        await peer.send("CHAT_REQUEST", {"message": "hello"}, request_id="r1")
+        await peer.until("CHAT_STREAM_DATA")
+        await peer.send("CHAT_CANCEL", {"requestId": "r1"})
+        end = (await peer.until("CHAT_STREAM_END"))[-1]["data"]
+    assert end["finishReason"] == "cancelled"
+    assert end["usage"] == {"promptTokens": 500, "completionTokens": 4, "reasoningTokens": 0, "source": "estimated"}
 
 
 async def test_a_cancel_before_the_first_byte_closes_the_connection_too(memory_net, autojump_clock):

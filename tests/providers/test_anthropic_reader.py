@@ -75,6 +75,8 @@ def started(**usage: object) -> SseEvent:
 
 
 STOP = said("message_stop")
+AT_FIRST = Usage(3, source="estimated")
+"""Told at the beginning by ``started(input_tokens=3)``."""
 
 
 def read(*events: SseEvent) -> list[ProviderEvent]:
@@ -87,10 +89,10 @@ def read(*events: SseEvent) -> list[ProviderEvent]:
 
 def test_text_is_told_at_once_and_the_rest_at_the_end_mark():
     reader = new_reader()
-    assert reader.feed([started(input_tokens=3), text("a"), text("b")]) == [Delta("a"), Delta("b")]
+    assert reader.feed([text("a"), text("b")]) == [Delta("a"), Delta("b")]
     assert reader.feed([ended("end_turn", output_tokens=2)]) == []
     assert not reader.ended
-    assert reader.feed([STOP]) == [Usage(3, 2), COMPLETED]
+    assert reader.feed([STOP]) == [Usage(0, 2), COMPLETED]
     assert reader.ended
     assert reader.feed([text("late")]) == reader.close() == []
 
@@ -128,7 +130,7 @@ def test_a_refusal_may_come_before_any_text():
 def test_a_reason_without_the_end_mark_is_no_end():
     reader = new_reader()
     events = [*reader.feed([started(input_tokens=3), text("a"), ended("end_turn", output_tokens=1)]), *reader.close()]
-    assert events == [Delta("a"), Usage(3, 1)]
+    assert events == [AT_FIRST, Delta("a"), Usage(3, 1)]
     assert "truncated" in reader.failure.detail
 
 
@@ -230,7 +232,25 @@ def test_a_call_that_comes_whole_keeps_its_arguments():
     ],
 )
 def test_usage_replaces_what_was_known_and_cached_tokens_are_part_of_the_prompt(first, last, usage):
-    assert read(started(**first), text("a"), ended("end_turn", **last), STOP)[1] == usage
+    assert read(started(**first), text("a"), ended("end_turn", **last), STOP)[-2] == usage
+
+
+def test_what_the_prompt_costs_is_told_at_once_and_not_as_the_whole_truth():
+    reader = new_reader()
+    cached = started(input_tokens=5, cache_read_input_tokens=100, output_tokens=1)
+    assert reader.feed([cached]) == [Usage(105, 1, cached_tokens=100, source="estimated")]
+    assert reader.feed([text("a")]) == [Delta("a")]
+    assert reader.close() == []
+    assert reader.failure is not None
+
+
+@pytest.mark.parametrize("usage", [{}, {"input_tokens": 0, "output_tokens": 0}, {"output_tokens": 1}])
+def test_a_prompt_that_was_not_counted_costs_nobody_knows_what(usage):
+    assert new_reader().feed([started(**usage)]) == []
+
+
+def test_an_end_that_tells_no_tokens_leaves_the_answer_to_be_estimated():
+    assert read(started(input_tokens=3), text("a"), ended("end_turn"), STOP) == [AT_FIRST, Delta("a"), COMPLETED]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +276,7 @@ def test_usage_replaces_what_was_known_and_cached_tokens_are_part_of_the_prompt(
 )
 def test_an_error_ends_the_stream_after_what_was_said_and_spent(event, kind):
     reader = new_reader()
-    assert reader.feed([started(input_tokens=4), text("a"), event, text("b"), STOP]) == [Delta("a"), Usage(4)]
+    assert reader.feed([started(input_tokens=3), text("a"), event, text("b"), STOP]) == [AT_FIRST, Delta("a")]
     assert type(reader.failure) is kind
     assert reader.close() == []
 
