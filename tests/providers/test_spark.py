@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import attrs
 import orjson
 import pytest
@@ -269,23 +266,6 @@ def test_a_key_in_the_environment_is_enough():
     assert isinstance(provider, HttpProvider)
     assert (provider.name, provider.models, provider.context_tokens) == ("spark", (), None)
     assert provider._upstream._base_url == HTTP_URL
-
-
-def test_the_documented_configurations_work(tmp_path):
-    """Those in the operator's guide, as they stand there."""
-    guide = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-    (example,) = (block for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "kind: spark" in block)
-    file = tmp_path / "scm.yaml"
-    file.write_text(example)
-    ai = load_config(file, dict.fromkeys(re.findall(r"\$\{(\w+)\}", example), "x")).ai
-    sections = {name: section for name, section in ai.providers.items() if section.kind == "spark"}
-    built = {name: spark_provider(name, section, connect_timeout_s=5) for name, section in sections.items()}
-    assert {name: (type(provider), provider.models) for name, provider in built.items()} == {
-        "spark": (HttpProvider, ("4.0Ultra", "spark-x")),
-        "spark-ws": (SparkWebSocket, ("4.0Ultra", "spark-x")),
-        "spark-tuned": (SparkWebSocket, ("my-model",)),
-    }
-    assert built["spark-tuned"]._application.endpoint is not None
 
 
 def test_an_address_and_the_context_count_over_websocket_too():
