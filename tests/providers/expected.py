@@ -34,8 +34,13 @@ KINDS = {
 
 
 def expected_of(protocol: str) -> dict[str, dict]:
-    """What is expected of each sample whose protocol begins so."""
-    everything = json.loads((SAMPLES / "expected.json").read_text())
+    """What is expected of each sample whose protocol begins so.
+
+    ``expected.json`` came with the vendors' samples; ``described.json`` is of those that were made from descriptions.
+    """
+    everything = {}
+    for file in ("expected.json", "described.json"):
+        everything |= json.loads((SAMPLES / file).read_text(encoding="utf-8"))
     return {name: expected for name, expected in everything.items() if expected["protocol"].startswith(protocol)}
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from scm_trio.providers import tolerant_json
 from scm_trio.providers.sse import SseDecoder
 
 from . import official
@@ -18,7 +19,7 @@ EVENTS = {name: each for name, each in expected_of("anthropic").items() if name.
 def payloads(name: str) -> list[dict]:
     """The JSON of every event, in order."""
     events = SseDecoder().feed((SAMPLES / name).read_bytes())
-    return [json.loads(event.data) for event in events if event.data and not event.data.startswith(b"[DONE]")]
+    return [tolerant_json.loads(event.data) for event in events if event.data and not event.data.startswith(b"[DONE]")]
 
 
 def rejected(name: str, judge) -> list[int]:
