@@ -44,13 +44,11 @@ class AnthropicClassifier(Classifier):
     """Turns errors into failures; one about a parameter names the field of the request that it came from."""
 
     codes: Codes = field(factory=lambda: _CODES)
+    no_credit: re.Pattern[str] | None = _NO_CREDIT
 
     def _kind(self, error: VendorError, status: int | None) -> type[RequestFailed]:
-        if error.type == "invalid_request_error":
-            if _BLOCKED.search(error.message):
-                return ContentFiltered
-            if _NO_CREDIT.search(error.message):
-                return Billing
+        if error.type == "invalid_request_error" and _BLOCKED.search(error.message):
+            return ContentFiltered
         return super()._kind(error, status)
 
     def _failure(

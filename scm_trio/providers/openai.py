@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,7 @@ class Dialect:
         include_usage: whether to ask for usage in a stream.
         whole_body_extras: fields of a request that is not streamed.
         codes: the vendor's own meanings of error codes.
+        no_credit: see ``Preset``.
         headers: of every request besides those that identify it.
     """
 
@@ -44,6 +46,7 @@ class Dialect:
     include_usage: bool = True
     whole_body_extras: Mapping[str, Any] = field(factory=dict)
     codes: Codes = field(factory=dict)
+    no_credit: re.Pattern[str] | None = None
     headers: Mapping[str, str] = field(factory=dict)
 
     def path_for(self, prompt: Prompt) -> str:
@@ -78,7 +81,7 @@ class Dialect:
 
     def reader(self, provider: str, prompt: Prompt, secrets: tuple[str, ...]) -> OpenAiReader:
         """Return what reads the answer to ``prompt``."""
-        return OpenAiReader(Classifier(provider, self.codes, secrets, prompt.model))
+        return OpenAiReader(Classifier(provider, self.codes, secrets, prompt.model, self.no_credit))
 
 
 def _content(turn: Turn) -> str | list[dict[str, Any]]:
@@ -123,6 +126,7 @@ def openai_provider(
         include_usage=settings.include_usage,
         whole_body_extras=preset.whole_body_extras,
         codes=preset.codes,
+        no_credit=preset.no_credit,
     )
     keys = KeyRing(settings.keys, trio.current_time)
     return OpenAi(

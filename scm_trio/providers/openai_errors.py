@@ -108,12 +108,14 @@ class Classifier:
         codes: the vendor's own meanings of codes; they come first.
         secrets: what must not be seen in a detail.
         model: what was asked for, as the one who asked calls it.
+        no_credit: what a message says where it is about money, though code and status could be about a rate.
     """
 
     name: str
     codes: Codes = field(factory=dict)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     model: str | None = None
+    no_credit: re.Pattern[str] | None = None
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> RequestFailed:
         """Return the failure for an HTTP answer that is not a success."""
@@ -144,6 +146,8 @@ class Classifier:
         return kind(detail, retry_after_s=wait_s)
 
     def _kind(self, error: VendorError, status: int | None) -> type[RequestFailed]:
+        if self.no_credit is not None and self.no_credit.search(error.message):
+            return Billing
         names = (error.code, error.type)
         if kind := _first_of(names, self.codes):
             return kind

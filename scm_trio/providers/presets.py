@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ class Preset:
         token_limit_field: what the request calls the limit of the answer's length.
         whole_body_extras: fields of a request that is not streamed.
         codes: meanings of error codes that are its own.
+        no_credit: what its messages say where they are about money, though code and status could be about a rate.
         takes_images: whether any of its models does; of a server's own model only its configuration can know.
     """
 
@@ -39,14 +41,15 @@ class Preset:
     token_limit_field: str = "max_tokens"  # noqa: S105 - tokens of text
     whole_body_extras: Mapping[str, Any] = field(factory=dict)
     codes: Codes = field(factory=dict)
+    no_credit: re.Pattern[str] | None = None
     takes_images: bool = True
 
 
 _ZHIPU_CODES: Codes = {
-    **dict.fromkeys(("1000", "1001", "1002", "1003", "1004", "1110", "1111", "1112"), ProviderAuth),
-    **dict.fromkeys(("1120", "1121"), ProviderAuth),
+    **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), ProviderAuth),
+    **{str(code): ProviderAuth for code in range(1110, 1122)},
     **dict.fromkeys(("1113", "1304", "1308", "1309", "1310", "1311", "1313"), Billing),
-    **dict.fromkeys(("1210", "1212", "1213", "1214", "1215"), ProviderRejected),
+    **{str(code): ProviderRejected for code in range(1210, 1216)},
     "1211": ModelUnknown,
     "1261": ContextTooLong,
     **dict.fromkeys(("1300", "1301"), ContentFiltered),
@@ -54,7 +57,13 @@ _ZHIPU_CODES: Codes = {
     "1312": ProviderUnavailable,
 }
 # There it is the limit of tokens per minute, which passes by itself.
-_QWEN_CODES: Codes = {"insufficient_quota": ProviderRateLimited, "limit_requests": ProviderRateLimited}
+_QWEN_CODES: Codes = {
+    **dict.fromkeys(("insufficient_quota", "limit_requests", "Throttling"), ProviderRateLimited),
+    **dict.fromkeys(("Throttling.AllocationQuota", "Throttling.RateQuota"), ProviderRateLimited),
+    "AllocationQuota.FreeTierOnly": Billing,
+}
+# Unlike that limit, what was given away for a trial does not come back.
+_NO_MORE_FREE = re.compile(r"\bfree (?:tier|quota|allocated quota)\b", re.IGNORECASE)
 
 OPENAI = Preset(
     "https://api.openai.com/v1",
@@ -69,6 +78,7 @@ PRESETS: Mapping[str, Preset] = {
         # Thinking models refuse to answer in one body while they think.
         whole_body_extras={"enable_thinking": False},
         codes=_QWEN_CODES,
+        no_credit=_NO_MORE_FREE,
     ),
     "moonshot": Preset("https://api.moonshot.cn/v1", ("moonshot.cn", "moonshot.ai")),
     "zhipu": Preset("https://open.bigmodel.cn/api/paas/v4", ("bigmodel.cn", "z.ai"), codes=_ZHIPU_CODES),
