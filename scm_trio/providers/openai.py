@@ -22,6 +22,7 @@ from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai_errors import Classifier, Codes
 from scm_trio.providers.openai_reader import OpenAiReader
 from scm_trio.providers.presets import find_preset
+from scm_trio.providers.think_tags import ThinkTags
 from scm_trio.providers.upstream import Upstream
 
 
@@ -36,7 +37,7 @@ class Dialect:
         include_usage: whether to ask for usage in a stream.
         whole_body_extras: fields of a request that is not streamed.
         codes: the vendor's own meanings of error codes.
-        no_credit: see ``Preset``.
+        no_credit, think_tags: see ``Preset``.
         headers: of every request besides those that identify it.
     """
 
@@ -47,6 +48,7 @@ class Dialect:
     whole_body_extras: Mapping[str, Any] = field(factory=dict)
     codes: Codes = field(factory=dict)
     no_credit: re.Pattern[str] | None = None
+    think_tags: bool = False
     headers: Mapping[str, str] = field(factory=dict)
 
     def path_for(self, prompt: Prompt) -> str:
@@ -81,7 +83,8 @@ class Dialect:
 
     def reader(self, provider: str, prompt: Prompt, secrets: tuple[str, ...]) -> OpenAiReader:
         """Return what reads the answer to ``prompt``."""
-        return OpenAiReader(Classifier(provider, self.codes, secrets, prompt.model, self.no_credit))
+        classifier = Classifier(provider, self.codes, secrets, prompt.model, self.no_credit)
+        return OpenAiReader(classifier, ThinkTags() if self.think_tags else None)
 
 
 def _content(turn: Turn) -> str | list[dict[str, Any]]:
@@ -127,6 +130,7 @@ def openai_provider(
         whole_body_extras=preset.whole_body_extras,
         codes=preset.codes,
         no_credit=preset.no_credit,
+        think_tags=preset.think_tags,
     )
     keys = KeyRing(settings.keys, trio.current_time)
     return OpenAi(

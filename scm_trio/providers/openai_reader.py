@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from scm_trio.errors import RequestFailed
 from scm_trio.model import DeltaKind, FinishReason, ProviderEvent, Usage
 from scm_trio.providers import tolerant_json
 from scm_trio.providers.answer_reader import AnswerReader, count
 from scm_trio.providers.openai_errors import Classifier, VendorError, error_field, error_in
 from scm_trio.providers.sse import SseEvent
+from scm_trio.providers.think_tags import ThinkTags
 
 _DONE = b"[DONE]"
 _REASONS = {
@@ -33,9 +35,10 @@ class OpenAiReader(AnswerReader):
     The finish waits for the end mark, because usage may follow the finish reason.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, think_tags: ThinkTags | None = None) -> None:
         super().__init__(classifier)
         self._refused = False
+        self._think_tags = think_tags
 
     def feed(self, events: Iterable[SseEvent]) -> list[ProviderEvent]:
         """Return what ``events`` of the stream say, in order."""
@@ -95,7 +98,7 @@ class OpenAiReader(AnswerReader):
         if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
             self._say(_text(reasoning), DeltaKind.REASONING, out)
         if content := delta.get("content"):
-            self._say(_text(content), DeltaKind.TEXT, out)
+            self._say_text(_text(content), out)
         if refusal := delta.get("refusal"):
             self._refused = True
             self._say(_text(refusal), DeltaKind.REFUSAL, out)
@@ -104,10 +107,26 @@ class OpenAiReader(AnswerReader):
         elif call := delta.get("function_call"):
             self._calls.add([{"function": call}])
 
+    def _say_text(self, text: str, out: list[ProviderEvent]) -> None:
+        if self._think_tags is None or self._think_tags.is_over:
+            self._say(text, DeltaKind.TEXT, out)
+        else:
+            for kind, piece in self._think_tags.feed(text):
+                self._say(piece, kind, out)
+
+    def _say_what_was_held(self, out: list[ProviderEvent]) -> None:
+        for kind, piece in self._think_tags.close() if self._think_tags is not None else ():
+            self._say(piece, kind, out)
+
+    def _fail(self, failure: RequestFailed, out: list[ProviderEvent]) -> None:
+        self._say_what_was_held(out)
+        super()._fail(failure, out)
+
     def _end(self, out: list[ProviderEvent], *, marked: bool) -> None:
         """End the answer by its mark or, not ``marked``, because nothing more can come."""
         if self.ended:
             return
+        self._say_what_was_held(out)
         raw = self._raw_reason
         if raw in _BROKEN:
             self._fail(self.classifier.failed(VendorError(code=raw)), out)

@@ -33,6 +33,7 @@ class Preset:
         whole_body_extras: fields of a request that is not streamed.
         codes: meanings of error codes that are its own.
         no_credit: what its messages say where they are about money, though code and status could be about a rate.
+        think_tags: whether some of its models write their thinking into the text, between ``<think>`` and ``</think>``.
         takes_images: whether any of its models does; of a server's own model only its configuration can know.
     """
 
@@ -42,6 +43,7 @@ class Preset:
     whole_body_extras: Mapping[str, Any] = field(factory=dict)
     codes: Codes = field(factory=dict)
     no_credit: re.Pattern[str] | None = None
+    think_tags: bool = False
     takes_images: bool = True
 
 
@@ -81,10 +83,13 @@ PRESETS: Mapping[str, Preset] = {
         no_credit=_NO_MORE_FREE,
     ),
     "moonshot": Preset("https://api.moonshot.cn/v1", ("moonshot.cn", "moonshot.ai")),
-    "zhipu": Preset("https://open.bigmodel.cn/api/paas/v4", ("bigmodel.cn", "z.ai"), codes=_ZHIPU_CODES),
-    "ollama": Preset("http://localhost:11434/v1"),
-    "vllm": Preset("http://localhost:8000/v1"),
-    "llamacpp": Preset("http://localhost:8080/v1"),
+    "zhipu": Preset(
+        "https://open.bigmodel.cn/api/paas/v4", ("bigmodel.cn", "z.ai"), codes=_ZHIPU_CODES, think_tags=True
+    ),
+    # What these make of their models' thinking depends on how they were started.
+    "ollama": Preset("http://localhost:11434/v1", think_tags=True),
+    "vllm": Preset("http://localhost:8000/v1", think_tags=True),
+    "llamacpp": Preset("http://localhost:8080/v1", think_tags=True),
 }
 
 

@@ -27,7 +27,7 @@ from scm_trio.model import (
 from scm_trio.providers.base import Provider
 from scm_trio.providers.catalogue import build_providers, chain_providers
 from scm_trio.providers.fallback import Terms
-from tests.e2e.aimock import KEY, PIECE_CHARS, Aimock, running_aimock
+from tests.e2e.aimock import KEY, Aimock, running_aimock
 
 pytestmark = pytest.mark.usefixtures("node_packages")
 
@@ -247,7 +247,7 @@ async def test_a_slow_answer_comes_piece_by_piece(aimock: Aimock, vendor: str) -
     async with provider_of(vendor, aimock) as provider:
         answer = await ask(provider, "slow")
     assert answer.text == TEXT
-    assert len(answer.batches) > len(TEXT) / PIECE_CHARS / 2, "they are told when they come, not when all are there"
+    assert len(answer.batches) > 3, "they are told when they come, not when all are there"
 
 
 @every_vendor
