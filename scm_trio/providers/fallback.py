@@ -18,6 +18,7 @@ from scm_trio.errors import (
     ProviderRateLimited,
     ProviderUnavailable,
     RequestFailed,
+    ServerBusy,
 )
 from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, Prompt, ToolCall
 from scm_trio.providers.base import Batch, Provider
@@ -221,7 +222,7 @@ class _Answer:
         await self._upstream.aclose()
         another_key = link.has_another_key(failure) and self._rotations < len(link.keys or ())
         now = trio.current_time()
-        if another_key:
+        if another_key or isinstance(failure, ServerBusy):  # the latter says nothing about the vendor
             breaker.abandon(probe=self._is_probe)
         elif failure.retryable:
             breaker.fail(now, probe=self._is_probe)
@@ -244,8 +245,8 @@ class _Answer:
 
     def _retry_in_s(self, link: Link, failure: RequestFailed, now: float) -> float | None:
         """Seconds until the same provider is asked again; None: it is not."""
-        if not failure.retryable or self._retries >= link.retries:
-            return None
+        if not failure.retryable or self._retries >= link.retries or isinstance(failure, ServerBusy):
+            return None  # who has waited for a place of ours has waited long enough
         # With several keys it is the first of them to wake that counts.
         resting = link.keys.failure() if link.keys is not None else None
         told_s = (resting or failure).retry_after_s or 0.0

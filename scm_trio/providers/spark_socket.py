@@ -14,6 +14,7 @@ from wsproto.utilities import ProtocolError
 from scm_trio.errors import ProviderUnavailable, ResponseTooLarge, TimedOut
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.openai_errors import Classifier
+from scm_trio.providers.places import Places
 from scm_trio.providers.spark_signing import Endpoint
 from scm_trio.providers.spark_wire import MAX_FRAME_BYTES, HandshakeCut, Wire
 
@@ -40,7 +41,11 @@ class Call:
 
 
 class SocketUpstream:
-    """One vendor's WebSocket server: limits, deadlines and failures in this house's words."""
+    """One vendor's WebSocket server: limits, deadlines and failures in this house's words.
+
+    Attributes:
+        places: to be held by whoever opens a connection.
+    """
 
     def __init__(
         self,
@@ -60,18 +65,8 @@ class SocketUpstream:
         """
         self.name = name
         self._connect_timeout_s = connect_timeout_s
-        self._limiter = trio.CapacityLimiter(max_concurrency)
+        self.places = Places(name, max_concurrency)
         self._dialer = dialer or Dialer()
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a place among the connections, and hold it."""
-        permit = object()  # the limiter's own notion of a holder is the task, which may hold several
-        await self._limiter.acquire_on_behalf_of(permit)
-        try:
-            yield
-        finally:
-            self._limiter.release_on_behalf_of(permit)
 
     @asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[Socket]:

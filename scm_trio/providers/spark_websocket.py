@@ -88,7 +88,7 @@ class SparkWebSocket:
     async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[base.Batch]]:
         """Ask; see ``base.Provider``."""
         frame = self._application.frame(prompt)
-        async with self._upstream.turn():
+        async with self._upstream.places.one():
             # Signed when it is this question's turn: a signature gets old.
             call = self._application.call(self.name, prompt)
             reader = SparkReader(call.classifier, prompt.max_tokens)

@@ -13,6 +13,7 @@ import trio
 from scm_trio import __version__
 from scm_trio.errors import ConfigError, ProviderUnavailable, RequestFailed, ResponseTooLarge, TimedOut
 from scm_trio.providers.http1_transport import Http1Transport
+from scm_trio.providers.places import Places
 
 MAX_BODY_BYTES = 1_048_576
 """Of an answer that comes as one body."""
@@ -50,7 +51,7 @@ class Upstream:
             name: the provider's name, for failures.
             base_url: ``http`` or ``https``; paths are appended to it.
             connect_timeout_s: for TCP and TLS together.
-            max_concurrency: requests at a time; further ones wait.
+            max_concurrency: requests at a time; further ones wait for a while.
             transport: something else than HTTP/1.1 with the system's certificate authorities, as in tests.
 
         Raises:
@@ -59,7 +60,7 @@ class Upstream:
         self.name = name
         self._base_url = _checked_url(name, base_url)
         self._extensions = {"timeout": {"connect": connect_timeout_s}}
-        self._limiter = trio.CapacityLimiter(max_concurrency)
+        self._places = Places(name, max_concurrency)
         self._transport = transport or Http1Transport()
 
     @asynccontextmanager
@@ -71,6 +72,7 @@ class Upstream:
         On leaving, the connection is closed, or idle if the body was read to its end.
 
         Raises:
+            ServerBusy: too many requests are running, and none ended in time.
             TimedOut: no connection in time (``field`` = ``connect``).
             ProviderUnavailable: no connection, or one that broke or spoke no HTTP.
         """
@@ -81,16 +83,12 @@ class Upstream:
             content=body,
             extensions=self._extensions,
         )
-        permit = object()  # the limiter's own notion of a holder is the task, which may hold several
-        await self._limiter.acquire_on_behalf_of(permit)
-        try:
+        async with self._places.one():
             response = await self._send(request)
             try:
                 yield response
             finally:
                 await response.aclose()
-        finally:
-            self._limiter.release_on_behalf_of(permit)
 
     async def aclose(self) -> None:
         """Close the idle connections."""

@@ -4,9 +4,10 @@ import pytest
 import trio
 import trio.testing
 
-from scm_trio.errors import ConfigError, ProviderUnavailable, ResponseTooLarge, TimedOut
+from scm_trio.errors import ConfigError, ProviderUnavailable, ResponseTooLarge, ServerBusy, TimedOut
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
+from scm_trio.providers.places import WAIT_LIMIT_S
 from scm_trio.providers.upstream import (
     DRAIN_TIMEOUT_S,
     ERROR_BODY_TIMEOUT_S,
@@ -97,6 +98,19 @@ async def test_a_cancelled_wait_for_a_turn_takes_no_place(upstream_to):
             scope.cancel()
             async with upstream.post_stream("/", b""):
                 pytest.fail("there was no place")
+    async with upstream.post_stream("/", b"") as response:
+        assert await response.read() == b"abc"
+
+
+async def test_nobody_waits_for_a_turn_for_ever(upstream_to, autojump_clock):
+    upstream = upstream_to(CHUNKED + CHUNK + END, max_concurrency=1)
+    async with upstream.post_stream("/", b""):
+        began = trio.current_time()
+        with pytest.raises(ServerBusy) as caught:
+            async with upstream.post_stream("/", b""):
+                pytest.fail("there was no place")
+        assert trio.current_time() - began == WAIT_LIMIT_S
+    assert (caught.value.retryable, caught.value.retry_after_s) == (True, WAIT_LIMIT_S)
     async with upstream.post_stream("/", b"") as response:
         assert await response.read() == b"abc"
 
