@@ -25,6 +25,10 @@ class Places:
         self._name = name
         self._limiter = trio.CapacityLimiter(number)
 
+    @property
+    def taken(self) -> int:
+        return self._limiter.borrowed_tokens
+
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
         """Wait for a place, and hold it.

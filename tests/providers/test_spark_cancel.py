@@ -154,7 +154,7 @@ def test_a_cancel_at_any_step_leaves_nothing_behind():
             assert scope.cancelled_caught or said[-1] == COMPLETED
             for stream in server.client_ends:
                 assert await is_closed(stream)
-            assert provider._upstream._limiter.borrowed_tokens == 0
+            assert provider._upstream.places.taken == 0
             assert trio.current_time() <= CLOSE_TIMEOUT_S
 
     assert cancel_at_every_step(scenario) > 20

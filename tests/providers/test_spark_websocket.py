@@ -9,6 +9,7 @@ import trio.testing
 
 from scm_trio import errors
 from scm_trio.model import Delta, Usage
+from scm_trio.providers import places
 from scm_trio.providers.spark_signing import Credentials, Endpoint
 from scm_trio.providers.spark_socket import CLOSE_TIMEOUT_S
 from scm_trio.providers.spark_wire import MAX_FRAME_BYTES
@@ -121,7 +122,10 @@ async def test_every_question_is_signed_anew(server, autojump_clock):
         await trio.sleep(299)
 
 
-async def test_the_signature_is_made_when_a_place_is_free(server, autojump_clock):
+async def test_the_signature_is_made_when_a_place_is_free(server, autojump_clock, monkeypatch):
+    # Longer than a signature is good for.
+    monkeypatch.setattr(places, "WAIT_LIMIT_S", 2000.0)
+
     async def slowly(session):
         await trio.sleep(400)
         await session.say(LAST)
