@@ -9,11 +9,12 @@ import trio
 from attrs import evolve, frozen
 
 from scm_trio.config import Streams, WebSocket
+from scm_trio.providers.places import WAIT_LIMIT_S
 from scm_trio.providers.upstream import MAX_BODY_BYTES
 from scm_trio.testing import open_server, quiet_config
 
 from .conftest import Peer
-from .faults import FAULTS, dialer_to
+from .faults import FAULTS, WORD, dialer_to
 from .vendors import RAW, VENDORS, SparkSocket, Vendor, hold, response
 
 CONNECT_S, FIRST_TOKEN_S, IDLE_S, TOTAL_S = 3.0, 20.0, 10.0, 60.0
@@ -82,16 +83,16 @@ TABLE: dict[str, Told] = {
     "keep-alives before the first word": timeout("first_token", FIRST_TOKEN_S),
     "an event too large": TOO_LARGE,
     # after it
-    "failing in the middle": saying(UNAVAILABLE, "春天"),
-    "denying in the middle": saying(AUTH, "春天"),
-    "limiting in the middle": saying(LIMITED, "春天"),
-    "garbage in the middle": saying(UNAVAILABLE, "春天"),
-    "cut in the middle": saying(UNAVAILABLE, "春天"),
-    "cut within a word": saying(UNAVAILABLE, "春天"),
-    "ended in the middle": saying(UNAVAILABLE, "春天"),
-    "silence in the middle": timeout("idle", IDLE_S, "春天"),
-    "keep-alives in the middle": timeout("idle", IDLE_S, "春天"),
-    "an event too large in the middle": saying(TOO_LARGE, "春天"),
+    "failing in the middle": saying(UNAVAILABLE, WORD),
+    "denying in the middle": saying(AUTH, WORD),
+    "limiting in the middle": saying(LIMITED, WORD),
+    "garbage in the middle": saying(UNAVAILABLE, WORD),
+    "cut in the middle": saying(UNAVAILABLE, WORD),
+    "cut within a word": saying(UNAVAILABLE, WORD),
+    "ended in the middle": saying(UNAVAILABLE, WORD),
+    "silence in the middle": timeout("idle", IDLE_S, WORD),
+    "keep-alives in the middle": timeout("idle", IDLE_S, WORD),
+    "an event too large in the middle": saying(TOO_LARGE, WORD),
     "a word now and then for ever": timeout("total", TOTAL_S, "春" * 15),
 }
 APART: dict[tuple[str, str], Told] = {
@@ -188,6 +189,28 @@ async def test_faults_of_answers_in_one_body_are_told_too(memory_net, autojump_c
     assert after_s == pytest.approx(told.after_s, abs=0.5)
     assert answer["data"]["finishReason"] == REASONS.get(told.code, "error")
     assert RAW not in json.dumps([error, answer])
+
+
+@pytest.mark.parametrize("name", VENDORS)
+async def test_who_finds_no_place_at_a_vendor_is_told_so_after_a_while(memory_net, autojump_clock, name):
+    vendor = VENDORS[name]
+
+    async def act(peer: Peer) -> None:
+        await vendor.ready(peer)
+        await vendor.send(peer, vendor.begin, vendor.say(WORD))
+        await hold(peer)
+
+    provider = vendor.provider(memory_net.dialer(act), max_concurrency=1)
+    async with open_server({"vendor": provider}) as server, server.peer() as peer:
+        await peer.send("CHAT_REQUEST", {"message": "first"}, request_id="r1")
+        await peer.until("CHAT_STREAM_DATA")
+        async with server.peer("user002") as other:
+            await other.send("CHAT_REQUEST", {"message": "second"}, request_id="r2")
+            *_, error, end = await other.until("CHAT_STREAM_END")
+    told = Told("SERVER_BUSY", after_s=WAIT_LIMIT_S, retry_after_ms=round(WAIT_LIMIT_S * 1000))
+    assert heard(error, "", WAIT_LIMIT_S) == told
+    assert end["data"]["finishReason"] == "error"
+    assert len(memory_net.opened) == 1
 
 
 @pytest.mark.parametrize("name", VENDORS)
