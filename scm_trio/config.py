@@ -10,6 +10,7 @@ never printed, ``metadata["kinds"]`` names the kinds of provider that know the k
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any, Literal
 
 from attrs import field, frozen
@@ -122,6 +123,10 @@ class Auth:
 
 
 ProviderKind = Literal["openai", "azure", "anthropic", "spark", "local", "scripted"]
+PACKAGED_MODEL = "smollm2-135m-instruct"
+"""What the extra ``local`` brings."""
+ECHO_MODEL = "echo"
+"""What the kind ``scripted`` calls saying the question back."""
 
 
 @frozen
@@ -162,16 +167,36 @@ class Provider:
     model_path: str | None = _only("local")
 
     @property
+    def offered(self) -> tuple[str, ...]:
+        """The models that may be asked for, the default one first; empty: any."""
+        if self.models:
+            return self.models
+        if self.kind == "local":
+            return (PurePath(self.model_path).stem if self.model_path else PACKAGED_MODEL,)
+        own = {"azure": self.deployment, "spark": self.domain, "scripted": ECHO_MODEL}.get(self.kind)
+        return (own,) if own else ()
+
+    @property
     def keys(self) -> tuple[str, ...]:
         return self.api_keys or ((self.api_key,) if self.api_key else ())
+
+
+@frozen
+class Alias:
+    """Where requests go that ask for the alias as their ``model``."""
+
+    provider: str
+    model: str
 
 
 @frozen
 class Ai:
     default_provider: str | None = None
     default_model: str | None = None
+    """May be an alias, whose provider then comes before the default one."""
     system_prompt: str | None = None
     fallback: tuple[str, ...] = ()
+    aliases: dict[str, Alias] = field(factory=dict)
     providers: dict[str, Provider] = field(factory=dict)
 
 

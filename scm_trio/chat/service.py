@@ -9,14 +9,13 @@ from attrs import field, frozen
 
 from scm_trio.chat.answer import Answer, read_back
 from scm_trio.chat.checkpoints import keep_checkpoints
+from scm_trio.chat.choice import choose
 from scm_trio.chat.registry import Registry
 from scm_trio.chat.run import CLOSE_LIMIT_S, STORE_LIMIT_S, Deadlines, Journal, Observer, Plan, Question, Run
 from scm_trio.config import Ai, Streams
 from scm_trio.errors import (
     InvalidMessage,
-    ModelUnknown,
     NotFound,
-    ProviderUnknown,
     ShuttingDown,
     TooManyStreams,
 )
@@ -110,7 +109,7 @@ class ChatService:
         if self.draining:
             raise ShuttingDown(retry_after_s=2)
         question = self._question(request)
-        provider, model = self._choose(request)
+        provider, model = choose(self.providers, self._rules.ai, request.provider, request.model)
         limit = self._rules.streams.max_per_user
         if len(self.active(asker.user_id)) >= limit:
             raise TooManyStreams("per user", limit=limit)
@@ -159,21 +158,6 @@ class ChatService:
             regenerate_of=request.regenerate_of,
             edit_of=request.edit_of,
         )
-
-    def _choose(self, request: ChatRequest) -> tuple[Provider, str]:
-        if not self.providers:
-            raise ProviderUnknown("no provider is configured", field="scm.ai.providers", notice="NO_PROVIDER")
-        name = request.provider or self._rules.ai.default_provider or next(iter(self.providers))
-        provider = self.providers.get(name)
-        if provider is None:
-            raise ProviderUnknown(field="data.provider", provider=name)
-        default = self._rules.ai.default_model
-        if default is not None and provider.models and default not in provider.models:
-            default = None  # it is another provider's
-        model = request.model or default or next(iter(provider.models), None)
-        if model is None or (provider.models and model not in provider.models):
-            raise ModelUnknown(field="data.model", model=model or "-")
-        return provider, model
 
     def _plan(
         self, asker: Asker, request: ChatRequest, question: Question, info: AnswerInfo, provider: Provider

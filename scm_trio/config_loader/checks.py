@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from scm_trio.config import Config, Provider
+from scm_trio.config import Ai, Config, Provider
 from scm_trio.config_loader.keys import Path, capitals, keys_of
 
 
@@ -53,12 +53,25 @@ def _names(config: Config) -> Iterator[Contradiction]:
         if name not in ai.providers:
             text = f'no provider is called "{name}"; there are {", ".join(ai.providers)}'
             yield Contradiction(text, (("scm", "ai", key), providers))
+    yield from _aliases(ai)
     spelled: dict[str, str] = {}
     for name in ai.providers:
         other = spelled.setdefault(capitals(name), name)
         if other != name:
             text = f'expected a name that differs from "{other}" by more than case and punctuation'
             yield Contradiction(text, ((*providers, name), providers))
+
+
+def _aliases(ai: Ai) -> Iterator[Contradiction]:
+    for name, alias in ai.aliases.items():
+        path = ("scm", "ai", "aliases", name)
+        provider = ai.providers.get(alias.provider)
+        if provider is None:
+            text = f'no provider is called "{alias.provider}"; there are {", ".join(ai.providers)}'
+            yield Contradiction(text, ((*path, "provider"), path, ("scm", "ai", "providers")))
+        elif provider.offered and alias.model not in provider.offered:
+            text = f'{alias.provider} does not offer "{alias.model}"; its models are {", ".join(provider.offered)}'
+            yield Contradiction(text, ((*path, "model"), path, ("scm", "ai", "providers", alias.provider)))
 
 
 def _provider(path: Path, provider: Provider) -> Iterator[Contradiction]:

@@ -46,7 +46,7 @@ class Reading:
                 given[key.attribute] = self._value(key, child, (*path, key.name))
             elif key.default is attrs.NOTHING:
                 self._problem((*path, key.name), node.origin, f"missing; expected {expected(key)}")
-                given[key.attribute] = get_args(key.kind)[0]
+                given[key.attribute] = _stand_in(key)
         return cls(**given)
 
     def _value(self, key: Key, node: Node, path: Path) -> Any:
@@ -61,7 +61,7 @@ class Reading:
             return parse(key, raw, is_text=is_text)
         except WrongValue as exc:
             self._problem(path, node.origin, f"expected {exc}, got {shown(key, raw)}")
-            return key.default if key.default is not attrs.NOTHING else get_args(key.kind)[0]
+            return key.default if key.default is not attrs.NOTHING else _stand_in(key)
 
     def _named(self, cls: type, node: Node, path: Path) -> dict[str, Any]:
         named = {}
@@ -93,6 +93,11 @@ class Reading:
     def _problem(self, path: Path, origin: str, text: str) -> None:
         self.failed.add(dotted(path))
         self.problems.append(f"{origin}: {dotted(path)}: {text}")
+
+
+def _stand_in(key: Key) -> str:
+    """Some value for a key that has to be given, and was not."""
+    return str(next(iter(get_args(key.kind)), ""))
 
 
 def _with_kind(entries: dict[str, Node], name: str, origin: str) -> dict[str, Node]:

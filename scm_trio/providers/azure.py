@@ -46,17 +46,12 @@ def azure_provider(
         max_concurrency=settings.max_concurrency,
         transport=Http1Transport(dialer),
     )
-    deployment = settings.deployment
     keys = KeyRing(() if settings.bearer_token else settings.keys, trio.current_time)
     return OpenAi(
         upstream,
         _dialect(settings),
         lambda: _identity(settings.bearer_token, keys.pick()),
-        Offer(
-            settings.models or ((deployment,) if deployment else ()),
-            settings.context_tokens,
-            takes_images=settings.images is not False,
-        ),
+        Offer(settings.offered, settings.context_tokens, takes_images=settings.images is not False),
         keys=keys,
     )
 

@@ -76,7 +76,7 @@ def _echo(name: str, settings: config.Provider, **_: object) -> Scripted:
         words = prompt.turns[-1].content.split(" ")
         return [*(word if last else f"{word} " for last, word in _marked(words)), Finish(FinishReason.COMPLETED)]
 
-    return Scripted(script, name=name, models=settings.models or ("echo",), takes_images=bool(settings.images))
+    return Scripted(script, name=name, models=settings.offered, takes_images=bool(settings.images))
 
 
 def _marked(words: list[str]) -> list[tuple[bool, str]]:

@@ -22,7 +22,6 @@ from scm_trio.providers.local_process import Child, ServerFailed, Spawn, spawn_s
 from scm_trio.providers.local_server import ServerSettings
 from scm_trio.providers.openai import openai_provider
 
-PACKAGED_MODEL = "smollm2-135m-instruct"
 DEFAULT_CONTEXT_TOKENS = 2048
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 30.0
@@ -85,7 +84,7 @@ class Local:
                 that comes within this time.
         """
         self.name = name
-        self.models = settings.models or (Path(settings.model_path).stem if settings.model_path else PACKAGED_MODEL,)
+        self.models = settings.offered
         self.context_tokens = settings.context_tokens or DEFAULT_CONTEXT_TOKENS
         self._model_path = settings.model_path
         self._connect = connect

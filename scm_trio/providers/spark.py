@@ -86,9 +86,7 @@ def spark_provider(
     Raises:
         ConfigError: a credential is missing, or ``base_url`` cannot be used, or is needed.
     """
-    domain = settings.domain
-    models = settings.models or ((domain,) if domain else ())
-    named = evolve(settings, models=models)
+    named = evolve(settings, models=settings.offered)
     if settings.transport == "websocket":
         return _over_websocket(name, named, connect_timeout_s, dialer)
     return _over_http(name, named, connect_timeout_s, dialer)

@@ -8,9 +8,7 @@ from scm_trio.chat.service import FORETOLD_S, Asker, Rules
 from scm_trio.config import Ai, Streams
 from scm_trio.errors import (
     InvalidMessage,
-    ModelUnknown,
     NotFound,
-    ProviderUnknown,
     ShuttingDown,
     StoreError,
     TooManyStreams,
@@ -51,49 +49,6 @@ async def test_a_question_is_trimmed_and_its_options_are_carried_on(stage, autoj
     assert (question.text, question.temperature, question.max_tokens, question.parent_id) == ("Hi", 2, 7, "p")
     assert (question.system_prompt, run.plan.conversation_id) == ("Be brief.", "c")
     await watch(run)
-
-
-@pytest.mark.parametrize(
-    ("ai", "asked", "chosen"),
-    [
-        (Ai(), {}, ("first", "f-1")),
-        (Ai(), {"provider": "second"}, ("second", "s-1")),
-        (Ai(), {"model": "f-2"}, ("first", "f-2")),
-        (Ai(default_provider="second"), {}, ("second", "s-1")),
-        (Ai(default_provider="second"), {"provider": "first"}, ("first", "f-1")),
-        (Ai(default_model="f-2"), {}, ("first", "f-2")),
-        (Ai(default_model="f-2"), {"provider": "second"}, ("second", "s-1")),
-        (Ai(default_model="any"), {"provider": "open"}, ("open", "any")),
-        (Ai(), {"provider": "open", "model": "whatever"}, ("open", "whatever")),
-    ],
-)
-async def test_provider_and_model_are_the_askers_or_the_defaults(stage, autojump_clock, ai, asked, chosen):
-    providers = {
-        "first": Scripted(["x"], name="first", models=("f-1", "f-2")),
-        "second": Scripted(["x"], name="second", models=("s-1",)),
-        "open": Scripted(["x"], name="open", models=()),
-    }
-    run = stage.begin(stage.service(providers, Rules(ai=ai)), **asked)
-    assert (run.info.provider, run.info.model) == chosen
-    await watch(run)
-
-
-async def test_an_unknown_provider_or_model_is_named(stage, autojump_clock):
-    service = stage.service({"a": Scripted(["x"]), "open": Scripted(["x"], models=())})
-    with pytest.raises(ProviderUnknown) as unknown:
-        stage.begin(service, provider="b")
-    assert unknown.value.params == {"provider": "b"}
-    with pytest.raises(ModelUnknown) as missing:
-        stage.begin(service, model="b")
-    assert missing.value.params == {"model": "b"}
-    with pytest.raises(ModelUnknown):
-        stage.begin(service, provider="open")
-
-
-async def test_without_a_provider_the_failure_says_what_to_do(stage, autojump_clock):
-    with pytest.raises(ProviderUnknown) as caught:
-        stage.begin(stage.service({}))
-    assert caught.value.params == {"notice": "NO_PROVIDER"}
 
 
 @pytest.mark.parametrize(

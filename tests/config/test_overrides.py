@@ -48,6 +48,19 @@ def kind_for(key):
     return key.metadata.get("kinds", ("openai",))[0]
 
 
+def named(path, key):
+    """What a file has to say of the names in a key; those of other keys need none."""
+    if ANY not in path:
+        return {}
+    if path[2] == "aliases":
+        return {
+            "aliases": {"mine": {"provider": "something", "model": "m"}},
+            "providers": {"something": {"kind": "openai"}},
+        }
+    prices = {"prices": {"model": {}}} if "prices" in path else {}
+    return {"providers": {"mine": {"kind": kind_for(key), "base-url": "https://example.com", **prices}}}
+
+
 def at(config, path):
     value = config
     for step in path[1:]:
@@ -68,14 +81,8 @@ def test_every_key_can_be_overridden_by_the_environment(path, key, tmp_path):
     names = iter(("mine", "model"))
     here = tuple(next(names) if step == ANY else step for step in path)
     text, value = texts(path, key)
-    provider = (
-        {"kind": kind_for(key), "base-url": "https://example.com"}
-        if "model" not in here
-        else {"kind": "openai", "prices": {"model": {}}}
-    )
     file = tmp_path / "scm.yaml"
-    # Keys of providers find their provider in the file, the others need none.
-    file.write_text(yaml.safe_dump({"scm": {"ai": {"providers": {"mine": provider}}} if "mine" in here else {}}))
+    file.write_text(yaml.safe_dump({"scm": {"ai": named(path, key)}}))
     config = load(file, {variable(here): text, **NEIGHBOURS.get(dotted(path), {})}).config
     assert at(config, here) == value
     assert at(config, here) != key.default

@@ -333,6 +333,18 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
                 'ai.fallback: no provider is called "c"; there are b',
             ],
         ),
+        (
+            "ai: {aliases: {fast: {provider: b, model: m}}, providers: {a: {kind: local}}}",
+            ['ai.aliases.fast.provider: no provider is called "b"; there are a'],
+        ),
+        (
+            "ai: {aliases: {fast: {provider: a, model: m}}, providers: {a: {kind: openai, models: [x, y]}}}",
+            ['ai.aliases.fast.model: a does not offer "m"; its models are x, y'],
+        ),
+        (
+            "ai: {aliases: {fast: {provider: a, model: m}}, providers: {a: {kind: local, model-path: /models/x.gguf}}}",
+            ['ai.aliases.fast.model: a does not offer "m"; its models are x'],
+        ),
         ("ai: {default-provider: openai}", ['ai.default-provider: no provider is called "openai"; there are local']),
         (
             "ai: {providers: {a_b: {kind: local}, A-b: {kind: local}}}",
@@ -373,6 +385,26 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
 )
 def test_values_that_contradict_each_other_are_refused(problems, text, expected):
     assert problems(f"scm: {{{text}}}") == [f"scm.yaml:1: scm.{line}" for line in expected]
+
+
+def test_an_alias_that_leads_nowhere_is_told_with_its_line(problems):
+    assert problems("""
+        scm:
+          ai:
+            aliases:
+              good: {provider: one, model: anything}
+              fast:
+                provider: one
+                model:
+              smart:
+                model: m
+                provider: two
+            providers:
+              one: {kind: openai}
+    """) == [
+        "scm.yaml:6: scm.ai.aliases.fast.model: missing; expected a text",
+        'scm.yaml:11: scm.ai.aliases.smart.provider: no provider is called "two"; there are one',
+    ]
 
 
 def test_a_contradiction_is_not_told_where_a_value_is_wrong_anyway(problems):
