@@ -196,6 +196,8 @@ class Ai:
     """May be an alias, whose provider then comes before the default one."""
     system_prompt: str | None = None
     fallback: tuple[str, ...] = ()
+    restart: bool = False
+    """Whether an answer that breaks off after its first token begins anew at the next of ``fallback``."""
     aliases: dict[str, Alias] = field(factory=dict)
     providers: dict[str, Provider] = field(factory=dict)
 

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -23,7 +24,7 @@ from scm_trio.chat.prompt import estimate_tokens, fits
 from scm_trio.chat.registry import session_keys
 from scm_trio.chat.run import Run
 from scm_trio.chat.service import ChatService, Rules
-from scm_trio.chat.usage import Cost, Spending
+from scm_trio.chat.usage import Cost, Spending, cost_of
 from scm_trio.cluster.hub import Connection, Hub
 from scm_trio.config import Config
 from scm_trio.errors import CloseCode, Disconnect, StoreError
@@ -116,7 +117,8 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
         writing, running, models = (trio.CancelScope(shield=True) for _ in range(3))
         try:
             await tasks.start(_hosted, writing, database.run_writer)
-            sealed = await database.write(runs.seal_interrupted, parts.clock.now(), estimate_tokens)
+            price = partial(cost_of, _costs(config))
+            sealed = await database.write(runs.seal_interrupted, parts.clock.now(), estimate_tokens, price)
             if sealed:
                 log.warning("sealed interrupted answers", count=sealed)
             providers = parts.providers
@@ -126,7 +128,7 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
                 for provider in configured.values():
                     if isinstance(provider, Local):
                         await tasks.start(_hosted, models, provider.run)
-                terms = Terms(parts.clock.jitter, fits, streams.first_token_timeout_s)
+                terms = Terms(parts.clock.jitter, fits, streams.first_token_timeout_s, restart=config.ai.restart)
                 providers = chain_providers(configured, config.ai, terms)
             nursery = await tasks.start(_hosted, running, _runs_nursery)
             house = _build(config, parts.clock, tokens, database, providers, nursery)
@@ -173,6 +175,10 @@ async def _close(house: House) -> None:
         await service.drain(0, hurry)
 
 
+def _costs(config: Config) -> dict[str, Cost]:
+    return {name: Cost(settings.prices) for name, settings in config.ai.providers.items() if settings.prices}
+
+
 def _build(
     config: Config,
     clock: Clock,
@@ -183,9 +189,8 @@ def _build(
 ) -> House:
     settings = config.websocket
     metrics = Metrics(now=trio.current_time)
-    costs = {name: Cost(settings.prices) for name, settings in config.ai.providers.items() if settings.prices}
     rules = Rules(settings.stream, config.ai, settings.message.max_prompt_chars)
-    journal = StoreJournal(database, clock.now, clock.new_id, costs)
+    journal = StoreJournal(database, clock.now, clock.new_id, _costs(config))
     gate = Gate(
         service=ChatService(providers, journal, metrics, rules, clock.new_id),
         hub=Hub(

@@ -162,7 +162,7 @@ class Attempt:
 
 @frozen
 class AttemptFailed:
-    """The attempt ended before its first word; another one or the failure itself follows.
+    """The attempt failed; another one or the failure itself follows.
 
     Attributes:
         code: how it ended, an error code of the wire.
@@ -175,8 +175,13 @@ class AttemptFailed:
     retry_in_s: float | None = None
 
 
-ProviderEvent = Delta | ToolCall | Usage | Finish | Attempt | AttemptFailed
-"""The last two come only from a provider that stands for several attempts."""
+@frozen
+class Restart:
+    """What was said so far counts no more: the attempt that began last says the answer from its beginning."""
+
+
+ProviderEvent = Delta | ToolCall | Usage | Finish | Attempt | AttemptFailed | Restart
+"""The last three come only from a provider that stands for several attempts."""
 
 
 @frozen

@@ -1,16 +1,19 @@
 """The house as a whole: what survives when it is left in a hurry."""
 
+from contextlib import suppress
+
 import orjson
 import pytest
 import trio
 import trio.testing
 
+from scm_trio.client import ChatError
 from scm_trio.config import Ai, Store
 from scm_trio.config import Provider as ProviderSettings
-from scm_trio.errors import StoreError
+from scm_trio.errors import ProviderUnavailable, StoreError
 from scm_trio.house import Parts, open_house
 from scm_trio.model import FinishReason, Message
-from scm_trio.providers.scripted import Pause, Scripted, Stall
+from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
 from scm_trio.store import runs
 from scm_trio.store.database import Database, inline, open_database
 from scm_trio.store.messages import ensure_session
@@ -81,6 +84,21 @@ async def test_a_house_builds_the_providers_of_its_configuration_and_closes_them
         nursery.cancel_scope.cancel()
     assert "".join(m["data"]["content"] for m in messages if m["type"] == "CHAT_STREAM_DATA") == "one two"
     assert closed == ["echo"]
+
+
+@pytest.mark.parametrize(("restart", "said"), [(False, "half"), (True, "whole")])
+async def test_the_configuration_decides_whether_a_broken_answer_begins_anew(autojump_clock, restart, said):
+    one, two = ProviderSettings(kind="scripted"), ProviderSettings(kind="scripted")
+    ai = Ai(fallback=("two",), providers={"one": one, "two": two}, restart=restart)
+    async with open_house(quiet_config(ai=ai), Parts(offload=inline)) as house, trio.open_nursery() as nursery:
+        house.providers["one"].primary.script = ["half", Fail(ProviderUnavailable("cut"))]
+        house.providers["two"].primary.script = ["whole"]
+        async with Server(house, nursery).chat() as chat:
+            answer = chat.ask("Hi")
+            with suppress(ChatError):
+                await answer.finish()
+        nursery.cancel_scope.cancel()
+    assert answer.text == said
 
 
 async def readiness(server):

@@ -43,6 +43,7 @@ class Answer:
         key: names this object for as long as it lives; ``info`` may turn out to be that of an earlier answer.
         opened: set when START may go out, or when the request was refused (``refusal``).
         ended: set when the log is sealed and ``ending`` is known. Not set for a refused request.
+        rev: counts the beginnings of the answer; positions in its log are of this one alone.
         notices: what viewers are told besides the answer, oldest first.
         failure: what went wrong, where something did; told right before END.
         session: where it is given, known when ``opened`` is set; None for an answer that was read back.
@@ -57,6 +58,7 @@ class Answer:
         self.streaming = streaming
         self.rev = 0
         self.log = AnswerLog(max_bytes)
+        self._max_bytes = max_bytes
         self.notices: list[Notice] = []
         self.opened = trio.Event()
         self.ended = trio.Event()
@@ -68,6 +70,11 @@ class Answer:
         self.asked: Message | None = None
         self.said: Message | None = None
 
+    @property
+    def said_upto(self) -> tuple[int, int]:
+        """How far it has come: which beginning (``rev``), and how many deltas of it."""
+        return self.rev, self.log.next_index
+
     @contextmanager
     def viewer(self) -> Iterator[None]:
         """Be one of those who watch."""
@@ -77,6 +84,12 @@ class Answer:
         """Tell every viewer."""
         self.notices.append(notice)
         self.log.nudge()
+
+    def begin_anew(self) -> None:
+        """Forget what was said; viewers find that their positions are of an earlier ``rev``, and read again from 0."""
+        outdated, self.log = self.log, AnswerLog(self._max_bytes)
+        self.rev += 1
+        outdated.nudge()
 
     def restore(self, stored: StoredAnswer) -> None:
         """Become the answer that was given earlier."""

@@ -28,7 +28,7 @@ async def keep_checkpoints(
     while True:
         await busy()
         await trio.sleep(CHECKPOINT_S)
-        news = [(run, run.log.next_index) for run in live() if run.log.next_index > run.saved_upto]
+        news = [(run, run.said_upto) for run in live() if run.said_upto > run.saved_upto]
         if not news:
             continue
         try:

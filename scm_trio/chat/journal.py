@@ -14,7 +14,7 @@ from scm_trio.chat.place import Place, place_question
 from scm_trio.chat.plan import Opened, Plan
 from scm_trio.chat.prompt import build_turns, estimate_turns
 from scm_trio.chat.run import Run
-from scm_trio.chat.usage import Cost
+from scm_trio.chat.usage import Cost, cost_of
 from scm_trio.errors import Conflict, NotFound
 from scm_trio.model import AnswerInfo, Ending, FinishReason, Message, Prompt, Session, Turn, Usage
 from scm_trio.store import ledger, messages, runs
@@ -177,13 +177,12 @@ class StoreJournal:
     def _settled(self, run: Run, row: UpstreamAttempt) -> ledger.SettledAttempt | None:
         if row.outcome is None or row.usage is None or row.ended_at is None:
             return None
-        price = self._costs.get(row.provider)
         return ledger.SettledAttempt(
             attempt_id=f"{run.info.message_id}-{row.number}",
             outcome=row.outcome,
             duration_ms=round((row.ended_at - row.started_at) * 1000),
             usage=row.usage,
-            cost=price.of(row.model, row.usage) if price else None,
+            cost=cost_of(self._costs, row.provider, row.model, row.usage),
         )
 
 

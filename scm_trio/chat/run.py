@@ -6,6 +6,7 @@ cursors of their own (``log.py``) and are not known here but by their number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -17,7 +18,7 @@ from attrs import evolve
 from scm_trio.chat.answer import Answer, Notice, StoredAnswer
 from scm_trio.chat.attempts import Attempts
 from scm_trio.chat.plan import Deadlines, Opened, Plan, Question
-from scm_trio.chat.prompt import estimate_tokens, estimate_turns
+from scm_trio.chat.prompt import estimate_turns
 from scm_trio.errors import (
     ContentFiltered,
     Internal,
@@ -29,7 +30,7 @@ from scm_trio.errors import (
     StoreError,
     TimedOut,
 )
-from scm_trio.model import Attempt, AttemptFailed, Delta, Ending, Finish, FinishReason, Message, Prompt, Usage
+from scm_trio.model import Attempt, AttemptFailed, Delta, Ending, Finish, FinishReason, Message, Prompt, Restart, Usage
 from scm_trio.providers.base import Batch, Provider
 
 __all__ = ["Deadlines", "Journal", "Observer", "Plan", "Question", "Run"]
@@ -95,7 +96,7 @@ class Run(Answer):
 
     Attributes:
         attempts: who was asked, for the ledger.
-        saved_upto: how many of the log's deltas would survive the process.
+        saved_upto: the ``said_upto`` that would survive the process.
         on_repeat: called when its request turns out to have been answered before.
     """
 
@@ -104,7 +105,7 @@ class Run(Answer):
         self.plan = plan
         self.started_at = trio.current_time()
         self.attempts = Attempts(plan.info, self.started_at)
-        self.saved_upto = 0
+        self.saved_upto = (0, 0)
         self.on_repeat: Callable[[], None] = _nothing
         self._provider = provider
         self._journal = journal
@@ -121,7 +122,6 @@ class Run(Answer):
         self._closed = trio.Event()
         self._closed_at: float | None = None
         self._finish: Finish | None = None
-        self._usage: Usage | None = None
         self._told = False
 
     # ---- from outside
@@ -216,10 +216,11 @@ class Run(Answer):
             await self._watch()
             # The provider is closed, or has had its time: nothing that it still says counts.
             reason, self.failure = self._judge()
-            ending = self.ending = self._make_ending(reason, self._spent(prompt))
+            spent = self.attempts.spent(prompt, self.log)
+            ending = self.ending = self._make_ending(reason, self.attempts.standing or spent)
             failed = reason is FinishReason.ERROR and self.failure is not None
             outcome = self.failure.code if failed and self.failure else reason.value
-            self.attempts.end(outcome, ending.usage, self.started_at + ending.duration_s)
+            self.attempts.end(outcome, spent, self.started_at + ending.duration_s)
             await self._store(ending)
             self.seal()
             self._report(ending)
@@ -228,18 +229,16 @@ class Run(Answer):
 
     async def _read(self, prompt: Prompt) -> None:
         """Read the provider to its end."""
-        limits = self.plan.deadlines
+        idle_s = self.plan.deadlines.idle_s
         try:
             with self._scope:
-                if prompt.stream:  # a whole body comes at the end: only the total deadline can judge it
-                    self._word_due_at = trio.current_time() + limits.first_token_s
-                    self._stirred.unpark_all()
+                self._await_first_word(prompt)
                 async with self._provider.stream(prompt) as events:
                     async for batch in events:
                         if batch and isinstance(batch[0], Attempt | AttemptFailed):
                             await self._turn(batch[0], prompt)
                         elif self._take(batch):
-                            self._word_due_at = trio.current_time() + limits.idle_s
+                            self._word_due_at = trio.current_time() + idle_s
                             if self._word_due_at < self._watching_until:
                                 self._stirred.unpark_all()
         except RequestFailed as exc:
@@ -278,7 +277,7 @@ class Run(Answer):
         elif self._finish is not None:
             pass  # it has ended its answer, and is merely slow to close
         elif due_at == self._word_due_at:
-            self._fail(TimedOut(field="idle" if self.log.next_index else "first_token"))
+            self._fail(TimedOut(field="idle" if self.attempts.is_speaking(self.log) else "first_token"))
         else:
             self._fail(TimedOut(field="total"))
         self._stop(due_at)
@@ -301,13 +300,15 @@ class Run(Answer):
             if isinstance(event, Delta):
                 deltas.append(event)
             elif isinstance(event, Usage):
-                self._usage = event
+                self.attempts.told = event
             elif isinstance(event, Finish):
                 self._finish = event
+            elif isinstance(event, Restart):
+                self._restart()
         if not deltas:
             return False
         now = trio.current_time()
-        if not self.log.next_index:
+        if not self.log.next_index and not self.rev:
             self._observer.first_token(self.info.provider, now - self.started_at)
         if not self.log.append(deltas, now):
             self._fail(ResponseTooLarge(limit=self.plan.max_bytes))
@@ -315,24 +316,40 @@ class Run(Answer):
         return True
 
     async def _turn(self, event: Attempt | AttemptFailed, prompt: Prompt) -> None:
-        """An attempt begins or has failed, before the first word: tell it to the viewers and to the ledger."""
+        """An attempt begins or has failed: tell it to the viewers and to the ledger."""
         now = trio.current_time()
+        asked = self.attempts.provider
         if isinstance(event, AttemptFailed):
-            if self._usage is None:
-                tokens = estimate_turns(prompt.turns) if event.was_accepted else 0
-                self._usage = Usage(prompt_tokens=tokens, source="estimated")
-            self.attempts.end(event.code, self._usage, now)
-            log.info("attempt failed", message_id=self.info.message_id, provider=self.info.provider, error=event.code)
+            breaks_off = self.attempts.is_speaking(self.log)
+            self.attempts.fail(event, prompt, self.log, now)
+            log.info("attempt failed", message_id=self.info.message_id, provider=asked, error=event.code)
             if event.retry_in_s is not None:
-                self.notify(Notice("RETRYING", self.info.provider))
+                self.notify(Notice("RETRYING", asked))
+            if breaks_off:
+                self._await_first_word(prompt)
         else:
-            self._usage = None
             self.attempts.begin(event, now, lambda: estimate_turns(prompt.turns))
-            if event.provider != self.info.provider:
+            if event.provider != asked:
                 self.notify(Notice("FALLBACK", event.provider))
-            self.info = evolve(self.info, provider=event.provider, model=event.model)
+            if self.attempts.standing is None:
+                self._name_who_speaks()
         if self.attempts.unsaved:
             await self._save_attempts()
+
+    def _await_first_word(self, prompt: Prompt) -> None:
+        # A whole body comes at the end: only the total deadline can judge it.
+        patience_s = self.plan.deadlines.first_token_s if prompt.stream else math.inf
+        self._word_due_at = trio.current_time() + patience_s
+        self._stirred.unpark_all()
+
+    def _restart(self) -> None:
+        """Another attempt speaks than the one that broke off: forget what that one said."""
+        self.attempts.standing = None
+        self._name_who_speaks()
+        self.begin_anew()
+
+    def _name_who_speaks(self) -> None:
+        self.info = evolve(self.info, provider=self.attempts.provider, model=self.attempts.model)
 
     async def _save_attempts(self) -> None:
         # What cannot be written now is written with the answer's end.
@@ -363,25 +380,6 @@ class Run(Answer):
             duration_s=trio.current_time() - self.started_at,
             upstream_closed=self._closed.is_set() if wish else None,
             cancel_s=max(0.0, closed_at - wish.at) if wish else None,
-        )
-
-    def _spent(self, prompt: Prompt) -> Usage:
-        """What the provider told; where that was of the prompt only, with an estimate of the answer."""
-        told = self._usage
-        if told is not None and told.source == "provider":
-            return told
-        guess = self._estimate(prompt)
-        if told is None:
-            return guess
-        return evolve(guess, prompt_tokens=told.prompt_tokens, cached_tokens=told.cached_tokens)
-
-    def _estimate(self, prompt: Prompt) -> Usage:
-        reasoning = estimate_tokens(self.log.reasoning)
-        return Usage(
-            prompt_tokens=estimate_turns(prompt.turns),
-            completion_tokens=estimate_tokens(self.log.content) + reasoning,
-            reasoning_tokens=reasoning,
-            source="estimated",
         )
 
     async def _store(self, ending: Ending) -> None:

@@ -29,6 +29,12 @@ class Cost:
         return (usage.prompt_tokens * price.prompt + usage.completion_tokens * price.completion) / _PER
 
 
+def cost_of(costs: Mapping[str, Cost], provider: str, model: str, usage: Usage) -> float | None:
+    """What these tokens cost at a provider; None where it has no price for the model."""
+    prices = costs.get(provider)
+    return prices.of(model, usage) if prices is not None else None
+
+
 @frozen
 class Spending:
     """The ledger, for those whose answers are in it. ``now`` is the wall clock, seconds since the epoch."""

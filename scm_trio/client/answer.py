@@ -25,6 +25,9 @@ class Answer:
         async for event in chat.ask("…").events():    # START, DATA and END as attrs objects
         end = await chat.ask("…").finish()            # just the ending; then .text
 
+    Where the server restarts broken answers (its ``ai.restart``), an answer may begin anew: a START with ``reset`` says so
+    among the events, and ``text`` is right at any time; a reader of plain deltas gets the new text after the old one.
+
     Stopping is real: the server closes its connection to the model.
 
     - ``await answer.cancel()`` stops it and returns when the server says that it has stopped.

@@ -27,7 +27,7 @@ class Viewer:
     Attributes:
         request_id: the client's name for its request, where it has one.
         asked: whether this connection asked for it; otherwise it is shown because the session is open here.
-        cursor: index of the next delta to send.
+        cursor: index of the next delta to send, in the answer's beginning that ``rev`` counts.
         told: how many of the run's notices it was told; those from before it came do not concern it.
         announce: how the next START is to be marked, when one is due: ``resumed``, ``reset`` or neither.
         over: set when nothing more will be sent, be it because of the END.
@@ -39,7 +39,7 @@ class Viewer:
         self.run = run
         self.request_id = request_id
         self.asked = asked
-        self.cursor = cursor
+        self.cursor, self.rev = cursor, run.rev
         self.told = len(run.notices)
         self.announce: dict[str, bool] | None = announce
         self.over = trio.Event()
@@ -50,10 +50,24 @@ class Viewer:
         return self.run.notices[self.told] if self.told < len(self.run.notices) else None
 
     @property
+    def must_start(self) -> bool:
+        """A START is due before anything else is sent: told by ``announce``, or because the answer began anew."""
+        return self.announce is not None or self.rev != self.run.rev
+
+    def take_start(self) -> dict[str, bool]:
+        """How the START that is due is to be marked; the cursor is right for it then."""
+        announce, self.announce = self.announce, None
+        if self.rev != self.run.rev:
+            self.rev, self.cursor = self.run.rev, 0
+            # Who has been told nothing yet has nothing to forget.
+            return {} if announce == {} else {"reset": True}
+        return announce or {}
+
+    @property
     def is_done(self) -> bool:
         """Everything has been sent, and nothing will be added."""
         log = self.run.log
-        return self.announce is None and log.sealed and self.cursor >= log.next_index
+        return not self.must_start and log.sealed and self.cursor >= log.next_index
 
     def adopt(self, request_id: str | None) -> None:
         """Be asked for after all."""
@@ -61,7 +75,7 @@ class Viewer:
 
     def move(self, cursor: int, **announce: bool) -> None:
         """Go on from another place, told by a new START."""
-        self.cursor, self.announce = cursor, announce
+        self.cursor, self.rev, self.announce = cursor, self.run.rev, announce
         self.run.log.nudge()
 
 

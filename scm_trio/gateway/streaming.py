@@ -76,13 +76,13 @@ async def _follow(link: Link, viewer: Viewer) -> None:
     """Send START, and deltas until the log is sealed and all of it is sent."""
     run = viewer.run
     while True:
-        if viewer.announce is not None:
-            announce, viewer.announce = viewer.announce, None
-            start = frames.start(run.info, rev=run.rev, **announce)
+        if viewer.must_start:
+            start = frames.start(run.info, rev=run.rev, **viewer.take_start())
             await link.send("CHAT_STREAM_START", start, viewer.request_id, link.session_name(run))
         await _tell_notices(link, viewer)
-        await run.log.wait(viewer.cursor)
-        if viewer.news:
+        if not viewer.must_start:
+            await run.log.wait(viewer.cursor)
+        if viewer.news or viewer.must_start:
             continue
         if viewer.is_done:
             return
@@ -112,7 +112,7 @@ def _newest(link: Link, viewer: Viewer) -> bytes | None:
     """Everything that is newer than the viewer's cursor, as one frame; called when the socket is free for it."""
     run = viewer.run
     chunk = run.log.take(viewer.cursor, frames.MAX_FRAME_CHARS)
-    if chunk is None or viewer.announce is not None or viewer.news:
+    if chunk is None or viewer.must_start or viewer.news:
         return None
     viewer.cursor = chunk.next_index
     link.gate.metrics.relayed(chunk.next_index - chunk.index, trio.current_time() - chunk.appended_at)

@@ -1,6 +1,7 @@
 """Asking again, and asking somebody else: a provider that stands for a row of them.
 
-All of it happens before the first word of an answer; after it nothing is retried.
+All of it happens before the first word of an answer. After it only the next in line is asked, if the terms say so, and
+what was said stands until that one begins to speak.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from scm_trio.errors import (
     RequestFailed,
     ServerBusy,
 )
-from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, Prompt, ToolCall
+from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, Prompt, Restart, ToolCall
 from scm_trio.providers.base import Batch, Provider
 from scm_trio.providers.breaker import Breaker, Breakers
 from scm_trio.providers.keys import KeyRing
@@ -77,17 +78,20 @@ class Terms:
         jitter: a number from 0 to 1, at random.
         fits: skips providers whose context is too small.
         patience_s: a streamed answer that is given up after so long without a word is its provider's failure.
+        restart: an answer that breaks off after its first word begins anew at the next provider.
     """
 
     jitter: Callable[[], float] = random.random
     fits: Fits = lambda _prompt, _tokens: True
     patience_s: float = 60.0
+    restart: bool = False
 
 
 class Chain:
     """The first link's provider, helped out by the others in their order; see ``base.Provider``.
 
-    Besides an answer's events its streams tell each ``Attempt`` before it begins, and each ``AttemptFailed``.
+    Besides an answer's events its streams tell each ``Attempt`` before it begins, each ``AttemptFailed``, and in the batch
+    with its first word that an answer begins anew (``Restart``).
     """
 
     def __init__(self, links: Sequence[Link], terms: Terms | None = None) -> None:
@@ -147,7 +151,9 @@ class _Answer:
         self._is_probe = False
         self._events: AsyncIterator[Batch] | None = None
         self._has_spoken = False
-        self._failure: RequestFailed | None = None  # the first link's, which is what was asked for
+        self._has_finished = False
+        self._stands = False  # what an attempt said that broke off, until another one speaks
+        self._failure: RequestFailed | None = None  # the first link's, or that of the text which stands
         self._is_over = False
 
     def __aiter__(self) -> _Answer:
@@ -155,7 +161,7 @@ class _Answer:
 
     async def __anext__(self) -> Batch:
         if self._has_spoken and self._events is not None:
-            return await anext(self._events)
+            return await (self._read_on(self._events) if self._terms.restart else anext(self._events))
         if self._is_over:
             raise self._failure or ProviderUnavailable("nobody could be asked")
         if self._breaker is None:
@@ -210,10 +216,45 @@ class _Answer:
             raise ProviderUnavailable(f"{self._links[self._at].provider.name}: ended without a word")
         if any(isinstance(event, Delta | ToolCall | Finish) for event in batch):
             self._has_spoken = True
+            self._note_finish(batch)
             if self._breaker is not None:
                 self._breaker.succeed()
             self._breaker = None
+            if self._stands:
+                self._stands = False
+                return (Restart(), *batch)
         return batch
+
+    async def _read_on(self, events: AsyncIterator[Batch]) -> Batch:
+        """Read what follows the first word. Where that breaks off, the next in line is asked from the beginning.
+
+        Raises:
+            RequestFailed: there is nobody else, or nobody else could do better.
+        """
+        try:
+            batch = await anext(events, None)
+            if batch is None and not self._has_finished:
+                raise ProviderUnavailable(f"{self._links[self._at].provider.name}: ended without a finish")
+        except RequestFailed as exc:
+            if self._has_finished or not exc.retryable or self._at + 1 == len(self._links):
+                raise
+            return await self._break_off(exc)
+        if batch is None:
+            raise StopAsyncIteration
+        self._note_finish(batch)
+        return batch
+
+    def _note_finish(self, batch: Batch) -> None:
+        self._has_finished = self._has_finished or any(isinstance(event, Finish) for event in batch)
+
+    async def _break_off(self, failure: RequestFailed) -> Batch:
+        """Close an attempt that failed after its first word, and let the next in line begin."""
+        self._events, self._has_spoken = None, False
+        await self._upstream.aclose()
+        self._failure, self._stands = failure, True
+        self._began_at = trio.current_time()
+        self._next_link()
+        return (AttemptFailed(failure.code, was_accepted=True),)
 
     async def _fail(self, failure: RequestFailed, breaker: Breaker) -> Batch:
         """Close the attempt, decide what comes next, and tell it."""
@@ -240,7 +281,8 @@ class _Answer:
         elif self._may_go_on(failure):
             self._next_link()
         else:
-            self._failure, self._is_over = failure, True
+            self._failure = (self._failure if self._stands else None) or failure
+            self._is_over = True
         return (AttemptFailed(failure.code, was_accepted, retry_in_s),)
 
     def _retry_in_s(self, link: Link, failure: RequestFailed, now: float) -> float | None:

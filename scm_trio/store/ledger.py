@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from attrs import asdict, fields, frozen
-from sqlalchemy import Connection, RowMapping, bindparam, distinct, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, distinct, func, insert, not_, select, update
 
 from scm_trio.model import Usage
 from scm_trio.store.prepared import Prepared
@@ -99,6 +99,25 @@ def _values(attempt: Attempt) -> dict[str, Any]:
 def unsettled(conn: Connection) -> list[AttemptRow]:
     """Return every attempt that nobody settled yet."""
     return [_attempt(row) for row in conn.execute(select(usage).where(attempt_is_running)).mappings()]
+
+
+def spoken_before(conn: Connection, attempt: AttemptRow, since: float) -> list[AttemptRow]:
+    """Return the settled attempts of the same run that had said something before they failed, in their order.
+
+    Args:
+        conn: where to read.
+        attempt: a later one.
+        since: when the run began.
+    """
+    # By user and time, which there is an index for.
+    query = select(usage).where(
+        usage.c.user_id == attempt.user_id,
+        usage.c.started_at >= since,
+        usage.c.run_id == attempt.run_id,
+        usage.c.completion_tokens > 0,
+        not_(attempt_is_running),
+    )
+    return [_attempt(row) for row in conn.execute(query.order_by(usage.c.started_at, usage.c.attempt_id)).mappings()]
 
 
 def attempts(conn: Connection, user_id: str, since: float, until: float, limit: int = 1000) -> list[AttemptRow]:

@@ -16,9 +16,11 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from scm_trio.model import FinishReason, Message, Usage
 from scm_trio.store.ledger import (
     Attempt,
+    AttemptRow,
     SettledAttempt,
     open_attempt,
     settle_attempt,
+    spoken_before,
     unsettled,
     usage_by_day,
 )
@@ -160,7 +162,12 @@ def end_run(conn: Connection, ended: EndedRun) -> Message | None:
     return answer
 
 
-def seal_interrupted(conn: Connection, now: float, estimate: Callable[[str], int]) -> int:
+def seal_interrupted(
+    conn: Connection,
+    now: float,
+    estimate: Callable[[str], int],
+    price: Callable[[str, str, Usage], float | None] = lambda *_: None,
+) -> int:
     """End every run that is still running as interrupted, with the text of its last checkpoint; return how many.
 
     Attempts that nobody settled are settled too, their tokens estimated. To be called before the first run is opened,
@@ -170,19 +177,34 @@ def seal_interrupted(conn: Connection, now: float, estimate: Callable[[str], int
         conn: where to write.
         now: the time at which they count as ended.
         estimate: guesses the tokens of a text.
+        price: what these tokens cost at a provider and model; None: nobody knows.
     """
-    left = [RunRow(**row) for row in conn.execute(select(runs).where(run_is_running)).mappings()]
-    said = {run.run_id: (estimate(run.content), estimate(run.reasoning)) for run in left}
-    spent: dict[str, Usage] = {}
+    left = {row["run_id"]: RunRow(**row) for row in conn.execute(select(runs).where(run_is_running)).mappings()}
+    speakers: dict[str, AttemptRow] = {}
     for attempt in unsettled(conn):
-        text, thought = said.get(attempt.run_id, (0, 0))
-        usage = evolve(attempt.usage, completion_tokens=text + thought, reasoning_tokens=thought)
-        settle_attempt(conn, SettledAttempt(attempt.attempt_id, FinishReason.INTERRUPTED.value, None, usage))
-        spent[attempt.run_id] = usage
-    for run in left:
+        run = left.get(attempt.run_id)
+        spent = attempt.usage
+        if run is not None:
+            speaker = speakers[run.run_id] = _speaker(conn, run, attempt, estimate)
+            spent = speaker.usage if speaker.attempt_id == attempt.attempt_id else spent
+        cost = price(attempt.provider, attempt.model, spent)
+        settle_attempt(conn, SettledAttempt(attempt.attempt_id, FinishReason.INTERRUPTED.value, None, spent, cost))
+    for run in left.values():
         ended = EndedRun(run.run_id, FinishReason.INTERRUPTED, now, run.content, run.reasoning, run.rev)
-        end_run(conn, evolve(ended, usage=spent.get(run.run_id)))
+        if (said_by := speakers.get(run.run_id)) is not None:
+            ended = evolve(ended, usage=said_by.usage, model=said_by.model, provider=said_by.provider)
+        end_run(conn, ended)
     return len(left)
+
+
+def _speaker(conn: Connection, run: RunRow, attempt: AttemptRow, estimate: Callable[[str], int]) -> AttemptRow:
+    """The attempt that said what the run's checkpoint holds: the unsettled one, or one before it that broke off."""
+    before = spoken_before(conn, attempt, run.started_at)
+    if run.rev < len(before):
+        return before[run.rev]
+    thought = estimate(run.reasoning)
+    said = evolve(attempt.usage, completion_tokens=estimate(run.content) + thought, reasoning_tokens=thought)
+    return evolve(attempt, usage=said)
 
 
 def _one(conn: Connection, query: Select[Any]) -> RunRow | None:

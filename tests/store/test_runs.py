@@ -182,6 +182,49 @@ async def test_sealing_settles_an_attempt_whose_run_has_ended(db):
     assert (attempt.outcome, attempt.usage) == ("interrupted", Usage(prompt_tokens=7, source="estimated"))
 
 
+BROKEN = Usage(prompt_tokens=7, completion_tokens=3)
+
+
+def break_off(conn, outcome="PROVIDER_UNAVAILABLE"):
+    """The first attempt said something and broke off; another one, elsewhere, is under way."""
+    begin(conn)
+    runs.settle_attempt(conn, SettledAttempt("t1", outcome, 1500, BROKEN))
+    ledger.note_attempt(conn, evolve(ATTEMPT, attempt_id="t2", provider="azure", model="mine", started_at=12.0))
+
+
+async def test_sealing_leaves_a_text_to_the_attempt_that_broke_off_until_another_one_speaks(db):
+    await db.write(break_off)
+    await db.write(runs.checkpoint, [runs.Checkpoint("r1", "half an answer", "", 0)])
+    await db.write(runs.seal_interrupted, 99.0, estimate_tokens)
+    answer = await db.read(find_message, "a1")
+    assert (answer.content, answer.provider, answer.model, answer.usage) == ("half an answer", "openai", "gpt", BROKEN)
+    second, first = await db.read(ledger.attempts, "ann", 0.0, 100.0)
+    assert (first.outcome, first.usage) == ("PROVIDER_UNAVAILABLE", BROKEN)
+    assert (second.outcome, second.usage) == ("interrupted", Usage(prompt_tokens=7, source="estimated"))
+
+
+async def test_sealing_gives_a_text_that_began_anew_to_the_attempt_that_said_it(db):
+    await db.write(break_off)
+    await db.write(runs.checkpoint, [runs.Checkpoint("r1", "a new answer", "", 1)])
+    await db.write(runs.seal_interrupted, 99.0, estimate_tokens)
+    spent = Usage(prompt_tokens=7, completion_tokens=3, source="estimated")
+    answer = await db.read(find_message, "a1")
+    assert (answer.content, answer.provider, answer.model, answer.usage) == ("a new answer", "azure", "mine", spent)
+    second, _first = await db.read(ledger.attempts, "ann", 0.0, 100.0)
+    assert (second.outcome, second.usage) == ("interrupted", spent)
+
+
+async def test_sealing_settles_attempts_at_their_own_price(db):
+    def price(provider, model, usage):
+        return {("azure", "mine"): 2.0}[provider, model] * usage.total_tokens
+
+    await db.write(break_off)
+    await db.write(runs.checkpoint, [runs.Checkpoint("r1", "a new answer", "", 1)])
+    await db.write(runs.seal_interrupted, 99.0, estimate_tokens, price)
+    second, first = await db.read(ledger.attempts, "ann", 0.0, 100.0)
+    assert (second.cost, first.cost) == (20.0, None)
+
+
 async def test_the_estimate_of_tokens_can_be_the_callers(db):
     await db.write(begin)
     await db.write(runs.checkpoint, [runs.Checkpoint("r1", "12345", "", 0)])
