@@ -190,6 +190,28 @@ class Alias:
 
 
 @frozen
+class UserQuota:
+    """One user's own; None: as for everybody, 0: no limit."""
+
+    tokens_per_day: int | None = field(default=None, metadata={"min": 0})
+    requests_per_day: int | None = field(default=None, metadata={"min": 0})
+    cost_per_day: float | None = field(default=None, metadata={"min": 0})
+
+
+@frozen
+class Quota:
+    """What each user may spend in a day, UTC; 0: no limit."""
+
+    tokens_per_day: int = _number(0, minimum=0)
+    requests_per_day: int = _number(0, minimum=0)
+    cost_per_day: float = field(default=0.0, metadata={"min": 0})
+    """In the currency of the price tables; models without a price count nothing."""
+    answer_tokens: int = _number(1024)
+    """What is set aside for an answer whose request does not limit it."""
+    users: dict[str, UserQuota] = field(factory=dict)
+
+
+@frozen
 class Ai:
     default_provider: str | None = None
     default_model: str | None = None
@@ -199,6 +221,7 @@ class Ai:
     restart: bool = False
     """Whether an answer that breaks off after its first token begins anew at the next of ``fallback``."""
     aliases: dict[str, Alias] = field(factory=dict)
+    quota: Quota = Quota()
     providers: dict[str, Provider] = field(factory=dict)
 
 

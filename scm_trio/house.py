@@ -21,6 +21,7 @@ from scm_trio.auth import authenticator
 from scm_trio.chat.journal import StoreJournal
 from scm_trio.chat.limits import UserRates
 from scm_trio.chat.prompt import estimate_tokens, fits
+from scm_trio.chat.quota import Quotas
 from scm_trio.chat.registry import session_keys
 from scm_trio.chat.run import Run
 from scm_trio.chat.service import ChatService, Rules
@@ -190,7 +191,9 @@ def _build(
     settings = config.websocket
     metrics = Metrics(now=trio.current_time)
     rules = Rules(settings.stream, config.ai, settings.message.max_prompt_chars)
-    journal = StoreJournal(database, clock.now, clock.new_id, _costs(config))
+    costs = _costs(config)
+    quotas = Quotas(config.ai.quota, costs)
+    journal = StoreJournal(database, clock.now, clock.new_id, costs, quotas)
     gate = Gate(
         service=ChatService(providers, journal, metrics, rules, clock.new_id),
         hub=Hub(
@@ -205,7 +208,7 @@ def _build(
         runs=running,
     )
     gate.service.announce = lambda run: _announce(gate.hub, run)
-    app = build_app(_web_services(gate, database, providers))
+    app = build_app(_web_services(gate, database, providers, quotas))
     return House(config, gate, Listener(gate, app), database, providers)
 
 
@@ -214,7 +217,7 @@ def _announce(hub: Hub, run: Run) -> None:
         connection.show(run)
 
 
-def _web_services(gate: Gate, database: Database, providers: Mapping[str, Provider]) -> WebServices:
+def _web_services(gate: Gate, database: Database, providers: Mapping[str, Provider], quotas: Quotas) -> WebServices:
     return WebServices(
         authenticator=gate.tokens.authenticator,
         metrics=gate.metrics,
@@ -229,6 +232,7 @@ def _web_services(gate: Gate, database: Database, providers: Mapping[str, Provid
         allow_refresh=gate.tokens.refresh,
         query_token=gate.tokens.query_allowed,
         usage=Spending(database, gate.clock.now).read,
+        quota=lambda user_id: quotas.standing(database, user_id, gate.clock.now()),
     )
 
 

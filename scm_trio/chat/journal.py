@@ -13,11 +13,13 @@ from scm_trio.chat.attempts import UpstreamAttempt
 from scm_trio.chat.place import Place, place_question
 from scm_trio.chat.plan import Opened, Plan
 from scm_trio.chat.prompt import build_turns, estimate_turns
+from scm_trio.chat.quota import Quotas, uncontended
 from scm_trio.chat.run import Run
 from scm_trio.chat.usage import Cost, cost_of
+from scm_trio.config import Quota
 from scm_trio.errors import Conflict, NotFound
 from scm_trio.model import AnswerInfo, Ending, FinishReason, Message, Prompt, Session, Turn, Usage
-from scm_trio.store import ledger, messages, runs
+from scm_trio.store import ledger, messages, quota, runs
 from scm_trio.store.database import Database
 from scm_trio.store.runs import Checkpoint, checkpoint
 
@@ -41,15 +43,22 @@ class StoreJournal:
         now: wall clock, seconds since the epoch.
         new_id: makes unguessable ids.
         costs: what the models of each provider cost.
+        quotas: what users are limited to; None: nothing.
     """
 
     def __init__(
-        self, database: Database, now: Callable[[], float], new_id: Callable[[], str], costs: Mapping[str, Cost]
+        self,
+        database: Database,
+        now: Callable[[], float],
+        new_id: Callable[[], str],
+        costs: Mapping[str, Cost],
+        quotas: Quotas | None = None,
     ) -> None:
         self._database = database
         self._now = now
         self._new_id = new_id
         self._costs = costs
+        self._quotas = quotas or Quotas(Quota(), costs)
 
     async def open(self, run: Run) -> Opened | StoredAnswer:
         """Store session, question, run and attempt in one transaction.
@@ -58,9 +67,10 @@ class StoreJournal:
             NotFound: the message to go on from, to edit or to answer again is none of this session's.
             ContextTooLong: the question does not fit the model.
             Conflict: the same request is being answered by another server process.
+            QuotaExceeded: its user has not so much left today.
             StoreError: the database failed.
         """
-        return await self._database.write(self._open, run.plan, self._now())
+        return await uncontended(lambda: self._database.write(self._open, run.plan, self._now()))
 
     def _open(self, conn: Connection, plan: Plan, now: float) -> Opened | StoredAnswer:
         session = messages.ensure_session(conn, plan.user_id, plan.session_id, f"s-{self._new_id()}", now)
@@ -70,6 +80,8 @@ class StoreJournal:
         row = runs.open_run(conn, _new_run(plan, session, place, asked, now))
         if row.existing:
             return _stored(conn, row, session.session_id)
+        prompt_tokens = estimate_turns(turns)
+        self._quotas.reserve(conn, plan, prompt_tokens, now)
         attempt = ledger.Attempt(
             attempt_id=f"{plan.info.message_id}-0",
             run_id=plan.info.message_id,
@@ -78,7 +90,7 @@ class StoreJournal:
             provider=plan.info.provider,
             model=plan.info.model,
             started_at=now,
-            prompt_tokens=estimate_turns(turns),  # what a crash would leave in the ledger
+            prompt_tokens=prompt_tokens,  # what a crash would leave in the ledger
         )
         ledger.open_attempt(conn, attempt)
         prompt = Prompt(
@@ -155,7 +167,8 @@ class StoreJournal:
             provider=run.info.provider,
         )
         rows = list(run.attempts.unsaved)
-        said = await self._database.write(_end, ended, self._entries(run, rows))
+        is_limited = self._quotas.limits_of(run.plan.user_id) is not None
+        said = await self._database.write(_end, ended, self._entries(run, rows), is_limited)
         run.attempts.saved(rows)
         return said
 
@@ -216,9 +229,11 @@ def _new_run(plan: Plan, session: Session, place: Place, asked: Message | None, 
     )
 
 
-def _end(conn: Connection, ended: runs.EndedRun, entries: list[_Entry]) -> Message | None:
+def _end(conn: Connection, ended: runs.EndedRun, entries: list[_Entry], is_limited: bool) -> Message | None:
     said = runs.end_run(conn, ended)
     _keep(conn, entries)
+    if is_limited:
+        quota.release(conn, ended.run_id)
     return said
 
 

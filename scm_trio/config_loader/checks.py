@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from scm_trio.config import Ai, Config, Provider
+from scm_trio.config import Ai, Config, Provider, Quota, UserQuota
 from scm_trio.config_loader.keys import Path, capitals, keys_of
 
 
@@ -30,6 +30,7 @@ def contradictions(config: Config) -> Iterator[Contradiction]:
     if config.auth.jwks_url is not None and not _is_url(config.auth.jwks_url, "http", "https"):
         yield Contradiction("expected a URL with http:// or https://", (("scm", "auth", "jwks-url"),))
     yield from _names(config)
+    yield from _quota(config.ai)
     for name, provider in config.ai.providers.items():
         yield from _provider(("scm", "ai", "providers", name), provider)
 
@@ -72,6 +73,23 @@ def _aliases(ai: Ai) -> Iterator[Contradiction]:
         elif provider.offered and alias.model not in provider.offered:
             text = f'{alias.provider} does not offer "{alias.model}"; its models are {", ".join(provider.offered)}'
             yield Contradiction(text, ((*path, "model"), path, ("scm", "ai", "providers", alias.provider)))
+
+
+def _quota(ai: Ai) -> Iterator[Contradiction]:
+    """Limits that no request fits into, and those that nothing would ever count towards."""
+    path = ("scm", "ai", "quota")
+    is_priced = any(provider.prices for provider in ai.providers.values())
+    sections: list[tuple[Path, Quota | UserQuota]] = [(path, ai.quota)]
+    sections += [((*path, "users", user_id), own) for user_id, own in ai.quota.users.items()]
+    for here, section in sections:
+        if section.tokens_per_day and section.tokens_per_day <= ai.quota.answer_tokens:
+            text = (
+                f"expected 0 or more than scm.ai.quota.answer-tokens ({ai.quota.answer_tokens}): no request would fit"
+            )
+            yield Contradiction(text, ((*here, "tokens-per-day"), (*path, "answer-tokens")))
+        if section.cost_per_day and not is_priced:
+            text = "needs the prices of some model; no provider has any"
+            yield Contradiction(text, ((*here, "cost-per-day"), ("scm", "ai", "providers")))
 
 
 def _provider(path: Path, provider: Provider) -> Iterator[Contradiction]:

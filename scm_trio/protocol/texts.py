@@ -24,7 +24,10 @@ _ERRORS: dict[str, tuple[str, str]] = {
     "FORBIDDEN": ("没有权限", "You are not allowed to do this"),
     "NOT_FOUND": ("未找到", "Not found"),
     "CONFLICT": ("请求与当前状态冲突", "The request conflicts with the current state"),
-    "QUOTA_EXCEEDED": ("今日额度已用完", "Today's quota is used up"),
+    "QUOTA_EXCEEDED": (
+        "今日剩余额度不足，将于 {resets}（UTC）重置",
+        "What is left of today's quota is not enough; it resets at {resets} UTC",
+    ),
     "PROVIDER_UNKNOWN": ("未配置的提供商：{provider}", "No such provider is configured: {provider}"),
     "MODEL_UNKNOWN": ("模型不可用：{model}", "This model is not on offer: {model}"),
     "PROVIDER_UNAVAILABLE": ("AI 服务暂时不可用，请稍后重试", "The AI service is not available; try again later"),

@@ -26,6 +26,7 @@ from scm_trio.store.ledger import (
 )
 from scm_trio.store.messages import add_message
 from scm_trio.store.prepared import Prepared, Row
+from scm_trio.store.quota import release_dead
 from scm_trio.store.schema import ENDED, RUNNING, insert_unless_there, run_is_running, runs
 
 __all__ = [
@@ -170,7 +171,7 @@ def seal_interrupted(
 ) -> int:
     """End every run that is still running as interrupted, with the text of its last checkpoint; return how many.
 
-    Attempts that nobody settled are settled too, their tokens estimated. To be called before the first run is opened,
+    Attempts that nobody settled are settled too, their tokens estimated, and nothing stays reserved for them. To be called before the first run is opened,
     since it cannot tell a dead run from a living one.
 
     Args:
@@ -194,6 +195,7 @@ def seal_interrupted(
         if (said_by := speakers.get(run.run_id)) is not None:
             ended = evolve(ended, usage=said_by.usage, model=said_by.model, provider=said_by.provider)
         end_run(conn, ended)
+    release_dead(conn)
     return len(left)
 
 

@@ -143,6 +143,18 @@ usage = Table(
     ),
 )
 
+reservations = Table(
+    "reservations",
+    metadata,
+    # No foreign key: a session that is deleted takes its runs with it, but not what they are about to cost.
+    Column("run_id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("day", Integer, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("cost", Double, nullable=False),
+    Index(None, "user_id", "day"),
+)
+
 # As literals, because a planner cannot match a parameter with a partial index.
 run_is_running = runs.c.state == literal_column(f"'{RUNNING}'")
 attempt_is_running = usage.c.outcome == literal_column(f"'{RUNNING}'")

@@ -9,6 +9,7 @@ from attrs import frozen
 from starlette.requests import Request
 
 from scm_trio.auth import pick_token
+from scm_trio.chat.quota import Standing
 from scm_trio.errors import Forbidden
 from scm_trio.metrics import Metrics
 from scm_trio.model import Principal
@@ -34,6 +35,10 @@ class Authenticator(Protocol):
         """Return a new token."""
 
 
+async def _unlimited(_user_id: str) -> Standing | None:
+    return None
+
+
 @frozen
 class WebServices:
     """Everything the routes use.
@@ -43,6 +48,7 @@ class WebServices:
         draining: whether the server is about to stop.
         stats: numbers for the statistics route, in camelCase.
         models: ``{provider, models, default}`` of each provider on offer.
+        quota: what a user is limited to today, None where that is nothing.
         usage: what a user spent between two times (None: by default) by day, or attempt by attempt up to a number.
         token_ttl_s: how long a refreshed token lives.
         allow_refresh: whether the configuration lets valid tokens be exchanged for new ones.
@@ -56,6 +62,7 @@ class WebServices:
     stats: Callable[[], Mapping[str, object]]
     models: Callable[[], Sequence[Mapping[str, object]]]
     usage: Callable[[str, float | None, float | None, int | None], Awaitable[Sequence[UsageDay] | Sequence[AttemptRow]]]
+    quota: Callable[[str], Awaitable[Standing | None]] = _unlimited
     token_ttl_s: float = 3600.0
     allow_refresh: bool = False
     query_token: bool = True

@@ -8,6 +8,7 @@ from attrs import frozen
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from scm_trio.chat.quota import Standing
 from scm_trio.errors import InvalidMessage, ServerBusy, StoreError
 from scm_trio.protocol.codec import timestamp
 from scm_trio.store.ledger import AttemptRow, UsageDay
@@ -40,6 +41,15 @@ _ATTEMPT = object_of(
     source={"type": "string", "enum": ["provider", "estimated"]},
     cost=_COST,
 )
+_QUOTA = object_of(
+    tokensPerDay={"type": ["integer", "null"], "description": "null: no limit, also of the others"},
+    tokensLeft={"type": ["integer", "null"], "description": "what running answers have set aside is not left"},
+    requestsPerDay={"type": ["integer", "null"]},
+    requestsLeft={"type": ["integer", "null"]},
+    costPerDay={"type": ["number", "null"]},
+    costLeft={"type": ["number", "null"]},
+    resetsAt=TIME,
+)
 _PARAMETERS = (
     Parameter("from", "ISO 8601 date or time, UTC unless it says otherwise; 30 days before the end by default"),
     Parameter("to", "the same; a date counts as a whole day, a time is excluded; now by default"),
@@ -61,7 +71,10 @@ class UsageRoutes:
                 self.usage,
                 "What the caller's answers cost",
                 {
-                    200: Answer("A row per day, provider and model, or per attempt", object_of(rows=rows)),
+                    200: Answer(
+                        "A row per day, provider and model, or per attempt; and what is left of today's quota",
+                        object_of(rows=rows, quota={"oneOf": [_QUOTA, {"type": "null"}]}),
+                    ),
                     400: Answer("A parameter is not valid", ERROR),
                 },
                 access="user",
@@ -81,9 +94,10 @@ class UsageRoutes:
             raise InvalidMessage(field="detail", expected="attempts")
         try:
             rows = await self.services.usage(principal.user_id, since, until, limit if detail else None)
+            quota = await self.services.quota(principal.user_id)
         except StoreError as exc:
             raise ServerBusy("store", retry_after_s=2) from exc
-        return JSONResponse({"rows": [_row(row) for row in rows]})
+        return JSONResponse({"rows": [_row(row) for row in rows], "quota": _quota(quota)})
 
 
 def _time(name: str, text: str | None, *, end: bool = False) -> float | None:
@@ -112,6 +126,18 @@ def _limit(text: str | None) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_ATTEMPTS):
         raise InvalidMessage(field="limit", expected=f"1–{MAX_ATTEMPTS}")
     return int(text)
+
+
+def _quota(standing: Standing | None) -> dict[str, object] | None:
+    if standing is None:
+        return None
+    limits, spent = standing.limits, standing.spent
+    told: dict[str, object] = {}
+    for name in ("tokens", "requests", "cost"):
+        limit = getattr(limits, name)
+        told[f"{name}PerDay"] = limit or None
+        told[f"{name}Left"] = max(0, limit - getattr(spent, name)) if limit else None
+    return {**told, "resetsAt": timestamp(standing.resets_at)}
 
 
 def _row(row: UsageDay | AttemptRow) -> dict[str, object]:

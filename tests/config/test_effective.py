@@ -5,7 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scm_trio.config import Ai, Alias, Auth, Broker, Config, Heartbeat, Price, Provider, Server, Store, WebSocket
+from scm_trio.config import (
+    Ai,
+    Alias,
+    Auth,
+    Broker,
+    Config,
+    Heartbeat,
+    Price,
+    Provider,
+    Quota,
+    Server,
+    Store,
+    UserQuota,
+    WebSocket,
+)
 from scm_trio.config_loader import effective, load
 
 FULL = Config(
@@ -17,6 +31,7 @@ FULL = Config(
         system_prompt="Say ${NAME}, $${x} and 'yes'.\n\t# no comment: 你好\u2028",
         fallback=("main",),
         aliases={"on": Alias("main", "gpt-4.1"), "a/b: c": Alias("true", "echo")},
+        quota=Quota(10_000, 0, 2.5, 500, {"user.1": UserQuota(0, None, 0.25), "null": UserQuota()}),
         providers={
             "main": Provider(
                 "openai", api_key="key-1", models=("on", "1", "gpt-4.1"), prices={"gpt-4.1": Price(2, 0.5)}

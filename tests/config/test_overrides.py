@@ -50,6 +50,9 @@ def kind_for(key):
 
 def named(path, key):
     """What a file has to say of the names in a key; those of other keys need none."""
+    if path[2] == "quota":
+        prices = {"mine": {"kind": "openai", "prices": {"m": {"prompt": 1}}}}
+        return {"quota": {"users": {"mine": {}}, "answer-tokens": 1}, "providers": prices}
     if ANY not in path:
         return {}
     if path[2] == "aliases":

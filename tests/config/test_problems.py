@@ -345,6 +345,31 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
             "ai: {aliases: {fast: {provider: a, model: m}}, providers: {a: {kind: local, model-path: /models/x.gguf}}}",
             ['ai.aliases.fast.model: a does not offer "m"; its models are x'],
         ),
+        (
+            "ai: {quota: {tokens-per-day: 1024}, providers: {a: {kind: local}}}",
+            [
+                (
+                    "ai.quota.tokens-per-day: expected 0 or more than scm.ai.quota.answer-tokens (1024): "
+                    "no request would fit"
+                )
+            ],
+        ),
+        (
+            "ai: {quota: {users: {ann: {tokens-per-day: 5, requests-per-day: 1}}, answer-tokens: 5}}",
+            [
+                (
+                    "ai.quota.users.ann.tokens-per-day: expected 0 or more than scm.ai.quota.answer-tokens (5): "
+                    "no request would fit"
+                )
+            ],
+        ),
+        (
+            "ai: {quota: {cost-per-day: 1, users: {ann: {cost-per-day: 0.5}}}, providers: {a: {kind: local}}}",
+            [
+                "ai.quota.cost-per-day: needs the prices of some model; no provider has any",
+                "ai.quota.users.ann.cost-per-day: needs the prices of some model; no provider has any",
+            ],
+        ),
         ("ai: {default-provider: openai}", ['ai.default-provider: no provider is called "openai"; there are local']),
         (
             "ai: {providers: {a_b: {kind: local}, A-b: {kind: local}}}",

@@ -29,6 +29,7 @@ GIVEN = {
     "MESSAGE_TOO_LARGE": {"limit"},
     "RATE_LIMITED": {"seconds"},
     "TOO_MANY_STREAMS": {"limit"},
+    "QUOTA_EXCEEDED": {"resets"},
     "PROVIDER_UNKNOWN": {"provider"},
     "MODEL_UNKNOWN": {"model"},
     "TIMEOUT": {"field"},

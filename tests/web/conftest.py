@@ -163,6 +163,7 @@ class World:
     draining: bool = False
     usage_rows: Any = Factory(list)
     usage_asked: list[Any] = Factory(list)
+    standing: Any = None
     metrics: Metrics = Factory(lambda: Metrics(now=lambda: 0.0))
 
     async def usage(self, *asked: Any) -> list[Any]:
@@ -171,6 +172,12 @@ class World:
         if isinstance(self.usage_rows, Exception):
             raise self.usage_rows
         return self.usage_rows
+
+    async def quota(self, user_id: str) -> Any:
+        await trio.lowlevel.checkpoint()
+        if isinstance(self.standing, Exception):
+            raise self.standing
+        return self.standing.get(user_id) if self.standing else None
 
     async def readiness(self) -> dict[str, str]:
         await trio.sleep(self.readiness_takes_s)
@@ -185,6 +192,7 @@ class World:
             stats=lambda: {**self.metrics.connection_stats(), "activeRuns": []},
             models=lambda: [{"provider": "openai", "models": ["gpt-4o"], "default": True}],
             usage=self.usage,
+            quota=self.quota,
             token_ttl_s=600.0,
             allow_refresh=True,
         )

@@ -4,11 +4,14 @@ import orjson
 import pytest
 import trio
 
+from scm_trio.chat.quota import Limits, Standing
+from scm_trio.config import Ai, Quota
 from scm_trio.errors import StoreError
 from scm_trio.model import Usage
-from scm_trio.providers.scripted import Scripted
+from scm_trio.providers.scripted import Scripted, Stall
 from scm_trio.store.ledger import AttemptRow, UsageDay
-from scm_trio.testing import open_server
+from scm_trio.store.quota import Amounts
+from scm_trio.testing import open_server, quiet_config
 
 USER = {"Authorization": "Bearer user"}
 DAY_S = 86_400.0
@@ -22,7 +25,8 @@ async def test_a_row_per_day_provider_and_model(site, world) -> None:
 
     assert answer.status == 200
     day = {"day": "2026-01-01", "provider": "openai", "model": "gpt", "requests": 2}
-    assert answer.json == {"rows": [{**day, "promptTokens": 10, "completionTokens": 20, "cost": None}]}
+    rows = [{**day, "promptTokens": 10, "completionTokens": 20, "cost": None}]
+    assert answer.json == {"rows": rows, "quota": None}
     assert world.usage_asked == [("ann", None, None, None)]
 
 
@@ -99,6 +103,52 @@ async def test_a_store_that_fails_is_a_busy_server(site, world) -> None:
     answer = await site.ask("GET", "/scm/ai/usage", headers=USER)
 
     assert (answer.status, answer.json["code"]) == (503, "SERVER_BUSY")
+
+
+@pytest.mark.parametrize(
+    ("limits", "spent", "told"),
+    [
+        (
+            Limits(tokens=1000, requests=5, cost=2.5),
+            Amounts(400, 2, 1.0),
+            {"tokensPerDay": 1000, "tokensLeft": 600, "requestsPerDay": 5, "requestsLeft": 3}
+            | {"costPerDay": 2.5, "costLeft": 1.5},
+        ),
+        (
+            Limits(tokens=1000),
+            Amounts(1400, 2, 1.0),
+            {"tokensPerDay": 1000, "tokensLeft": 0, "requestsPerDay": None, "requestsLeft": None}
+            | {"costPerDay": None, "costLeft": None},
+        ),
+    ],
+)
+async def test_what_is_left_of_todays_quota_stands_beside_the_rows(site, world, limits, spent, told) -> None:
+    world.standing = {"ann": Standing(limits, spent, NEW_YEAR_S)}
+    answer = await site.ask("GET", "/scm/ai/usage", headers=USER)
+
+    assert answer.json == {"rows": [], "quota": {**told, "resetsAt": "2026-01-01T00:00:00.000Z"}}
+
+
+async def test_a_store_that_fails_over_the_quota_is_a_busy_server(site, world) -> None:
+    world.standing = StoreError("gone")
+    answer = await site.ask("GET", "/scm/ai/usage", headers=USER)
+
+    assert (answer.status, answer.json["code"]) == (503, "SERVER_BUSY")
+
+
+async def test_the_quota_of_a_whole_server_counts_what_runs(autojump_clock) -> None:
+    config = quiet_config(ai=Ai(quota=Quota(tokens_per_day=5000, answer_tokens=1000)))
+    async with open_server({"openai": Scripted(["a", Stall()])}, config) as server, server.peer("ann") as peer:
+        await peer.send("CHAT_REQUEST", {"message": "Hi"}, request_id="r1")
+        await peer.until("CHAT_STREAM_DATA")
+        running = (await _usage(server, "ann"))["quota"]
+        others = (await _usage(server, "bob"))["quota"]
+        await peer.send("CHAT_CANCEL", {"requestId": "r1"})
+        await peer.until("CHAT_STREAM_END")
+        ended = (await _usage(server, "ann"))["quota"]
+    assert others["tokensLeft"] == 5000
+    assert running["tokensLeft"] < 4000 < ended["tokensLeft"] < 5000
+    assert ended["resetsAt"] == "2023-11-15T00:00:00.000Z"
 
 
 async def test_everybody_sees_the_own_answers_alone(autojump_clock) -> None:
