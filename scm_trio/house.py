@@ -20,6 +20,7 @@ from attrs import field, frozen
 from scm_trio.auth import authenticator
 from scm_trio.chat.journal import StoreJournal
 from scm_trio.chat.limits import UserRates
+from scm_trio.chat.offer import Offer
 from scm_trio.chat.prompt import estimate_tokens, fits
 from scm_trio.chat.quota import Quotas
 from scm_trio.chat.registry import session_keys
@@ -208,7 +209,7 @@ def _build(
         runs=running,
     )
     gate.service.announce = lambda run: _announce(gate.hub, run)
-    app = build_app(_web_services(gate, database, providers, quotas))
+    app = build_app(_web_services(gate, database, Offer(providers, config.ai), quotas))
     return House(config, gate, Listener(gate, app), database, providers)
 
 
@@ -217,17 +218,14 @@ def _announce(hub: Hub, run: Run) -> None:
         connection.show(run)
 
 
-def _web_services(gate: Gate, database: Database, providers: Mapping[str, Provider], quotas: Quotas) -> WebServices:
+def _web_services(gate: Gate, database: Database, offer: Offer, quotas: Quotas) -> WebServices:
     return WebServices(
         authenticator=gate.tokens.authenticator,
         metrics=gate.metrics,
         readiness=_readiness(gate, database),
         draining=lambda: gate.service.draining,
         stats=gate.metrics.connection_stats,
-        models=lambda: [
-            {"provider": name, "models": list(provider.models), "default": index == 0}
-            for index, (name, provider) in enumerate(providers.items())
-        ],
+        models=lambda ask_vendors: offer.read(ask_vendors=ask_vendors),
         token_ttl_s=gate.tokens.ttl_s,
         allow_refresh=gate.tokens.refresh,
         query_token=gate.tokens.query_allowed,

@@ -45,10 +45,12 @@ class Messages:
     Attributes:
         api_version: a date, ``2023-06-01`` or ``2026-10-21``.
         context_tokens: the model's, if known: keeps the default limit of an answer below it.
+        models_path: see ``http_provider.Dialect``.
     """
 
     api_version: str = DEFAULT_API_VERSION
     context_tokens: int | None = None
+    models_path: str | None = "/v1/models?limit=1000"
 
     @property
     def headers(self) -> Mapping[str, str]:

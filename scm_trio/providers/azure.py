@@ -69,6 +69,7 @@ def _dialect(settings: config.Provider) -> Dialect:
         token_limit_field=settings.token_limit_field or (_COMPLETION_LIMIT if is_modern else _OLD_LIMIT),
         include_usage=settings.include_usage and is_modern,
         codes=_CODES,
+        models_path=None,  # its list is of what could be deployed
     )
 
 

@@ -25,6 +25,7 @@ from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, Prompt, Restar
 from scm_trio.providers.base import Batch, Provider
 from scm_trio.providers.breaker import Breaker, Breakers
 from scm_trio.providers.keys import KeyRing
+from scm_trio.providers.vendor_lists import Lister
 
 MAX_WAIT_S = 30.0
 """Who asks us to wait longer is not asked again."""
@@ -124,6 +125,10 @@ class Chain:
                 yield answer
             finally:
                 answer.leave()
+
+    async def list_models(self) -> tuple[str, ...] | None:
+        """Ask the primary's vendor; see ``vendor_lists.Lister``."""
+        return await self.primary.list_models() if isinstance(self.primary, Lister) else None
 
     async def aclose(self) -> None:
         """Close the primary; every other provider is some other chain's primary."""

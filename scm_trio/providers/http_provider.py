@@ -16,6 +16,7 @@ from scm_trio.model import Prompt
 from scm_trio.providers import base
 from scm_trio.providers.answer_reader import AnswerReader
 from scm_trio.providers.keys import KeyRing
+from scm_trio.providers.model_list import fetch_models
 from scm_trio.providers.sse import MAX_EVENT_BYTES, EventTooLarge, SseDecoder
 from scm_trio.providers.upstream import Upstream, UpstreamResponse
 
@@ -32,6 +33,10 @@ class Dialect(Protocol):
     @property
     def headers(self) -> Mapping[str, str]:
         """Headers of every request besides those that identify it."""
+
+    @property
+    def models_path(self) -> str | None:
+        """Where the vendor lists its models, below the base URL; None: nowhere, or not those that can be asked for."""
 
     def path_for(self, prompt: Prompt) -> str:
         """Return what is appended to the base URL.
@@ -84,7 +89,7 @@ class HttpProvider:
         if not self.takes_images:
             prompt = _without_images(prompt)
         identity = self._authorize()
-        secrets = tuple(value.removeprefix("Bearer ") for value in identity.values())
+        secrets = _secrets(identity)
         reader = self._dialect.reader(self.name, prompt, secrets)
         path, body = self._dialect.path_for(prompt), self._dialect.body(prompt)
         async with self._upstream.post_stream(path, body, {**self._dialect.headers, **identity}) as response:
@@ -100,6 +105,16 @@ class HttpProvider:
                 yield _Whole(response, reader, partial(self._note, secrets))
             else:
                 yield _Streamed(response, reader, partial(self._note, secrets))
+
+    async def list_models(self) -> tuple[str, ...] | None:
+        """Ask which models the vendor lists; see ``vendor_lists.Lister``."""
+        path = self._dialect.models_path
+        if path is None:
+            return None
+        identity = self._authorize()
+        # A refusal here tells nothing about the key's right to chat: it does not have to rest for it.
+        classifier = self._dialect.reader(self.name, Prompt("", ()), _secrets(identity)).classifier
+        return await fetch_models(self._upstream, path, {**self._dialect.headers, **identity}, classifier)
 
     async def aclose(self) -> None:
         """Close idle connections."""
@@ -185,6 +200,10 @@ def _without_images(prompt: Prompt) -> Prompt:
     if not any(turn.images for turn in prompt.turns):
         return prompt
     return evolve(prompt, turns=tuple(evolve(turn, images=()) for turn in prompt.turns))
+
+
+def _secrets(identity: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(value.removeprefix("Bearer ") for value in identity.values())
 
 
 def _is_event_stream(response: UpstreamResponse) -> bool:

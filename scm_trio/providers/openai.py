@@ -39,6 +39,7 @@ class Dialect:
         codes: the vendor's own meanings of error codes.
         no_credit, think_tags: see ``Preset``.
         headers: of every request besides those that identify it.
+        models_path: see ``http_provider.Dialect``.
     """
 
     path: str = "/chat/completions"
@@ -50,6 +51,7 @@ class Dialect:
     no_credit: re.Pattern[str] | None = None
     think_tags: bool = False
     headers: Mapping[str, str] = field(factory=dict)
+    models_path: str | None = "/models"
 
     def path_for(self, prompt: Prompt) -> str:
         """Return what is appended to the base URL.

@@ -38,11 +38,13 @@ class SparkDialect:
         model: what is asked for whatever the prompt says.
         own_paths: whether the base URL is the vendor's host alone, where each model has its path.
         headers: of every request besides those that identify it.
+        models_path: see ``http_provider.Dialect``; this vendor has no list.
     """
 
     model: str | None = None
     own_paths: bool = True
     headers: Mapping[str, str] = field(factory=dict)
+    models_path: str | None = None
 
     def path_for(self, prompt: Prompt) -> str:
         """Return what is appended to the base URL."""

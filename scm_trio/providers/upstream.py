@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import lru_cache
 from typing import cast
 
@@ -28,6 +28,8 @@ _HEADERS = {
     "Accept-Encoding": "identity",
     "Content-Type": "application/json",
 }
+_GET_HEADERS = {**_HEADERS, "Accept": "application/json"}
+del _GET_HEADERS["Content-Type"]
 
 
 class Upstream:
@@ -63,26 +65,30 @@ class Upstream:
         self._places = Places(name, max_concurrency)
         self._transport = transport or Http1Transport()
 
-    @asynccontextmanager
-    async def post_stream(
+    def post_stream(
         self, path: str, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[UpstreamResponse]:
+    ) -> AbstractAsyncContextManager[UpstreamResponse]:
         """Post JSON to the base URL plus ``path``; enter as soon as the head of the response is there.
 
         On leaving, the connection is closed, or idle if the body was read to its end.
 
-        Raises:
+        Raises (on entering):
             ServerBusy: too many requests are running, and none ended in time.
             TimedOut: no connection in time (``field`` = ``connect``).
             ProviderUnavailable: no connection, or one that broke or spoke no HTTP.
         """
-        request = httpx.Request(
-            "POST",
-            _url(self._base_url + path),
-            headers={**_HEADERS, **(headers or {})},
-            content=body,
-            extensions=self._extensions,
-        )
+        sent = {**_HEADERS, **(headers or {})}
+        url = _url(self._base_url + path)
+        return self._exchange(httpx.Request("POST", url, headers=sent, content=body, extensions=self._extensions))
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> AbstractAsyncContextManager[UpstreamResponse]:
+        """Get what is at the base URL plus ``path``; all else as in ``post_stream``."""
+        sent = {**_GET_HEADERS, **(headers or {})}
+        url = httpx.URL(self._base_url + path)
+        return self._exchange(httpx.Request("GET", url, headers=sent, extensions=self._extensions))
+
+    @asynccontextmanager
+    async def _exchange(self, request: httpx.Request) -> AsyncIterator[UpstreamResponse]:
         async with self._places.one():
             response = await self._send(request)
             try:

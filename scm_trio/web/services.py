@@ -9,6 +9,7 @@ from attrs import frozen
 from starlette.requests import Request
 
 from scm_trio.auth import pick_token
+from scm_trio.chat.offer import OnOffer
 from scm_trio.chat.quota import Standing
 from scm_trio.errors import Forbidden
 from scm_trio.metrics import Metrics
@@ -47,7 +48,7 @@ class WebServices:
         readiness: name of each check -> ``"ok"`` or what is wrong.
         draining: whether the server is about to stop.
         stats: numbers for the statistics route, in camelCase.
-        models: ``{provider, models, default}`` of each provider on offer.
+        models: what can be asked for; told whether the vendors are to be asked as well.
         quota: what a user is limited to today, None where that is nothing.
         usage: what a user spent between two times (None: by default) by day, or attempt by attempt up to a number.
         token_ttl_s: how long a refreshed token lives.
@@ -60,7 +61,7 @@ class WebServices:
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     draining: Callable[[], bool]
     stats: Callable[[], Mapping[str, object]]
-    models: Callable[[], Sequence[Mapping[str, object]]]
+    models: Callable[[bool], Awaitable[OnOffer]]
     usage: Callable[[str, float | None, float | None, int | None], Awaitable[Sequence[UsageDay] | Sequence[AttemptRow]]]
     quota: Callable[[str], Awaitable[Standing | None]] = _unlimited
     token_ttl_s: float = 3600.0

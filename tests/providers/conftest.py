@@ -32,7 +32,8 @@ class Peer:
                 return b""
             data += more
         head, _, body = data.partition(b"\r\n\r\n")
-        length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])
+        told = re.search(rb"(?i)content-length: (\d+)", head)
+        length = int(told[1]) if told else 0
         while len(body) < length:
             body += await self.stream.receive_some()
         self._rest = body[length:]

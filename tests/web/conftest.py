@@ -11,9 +11,12 @@ import trio
 from attrs import Factory, define, evolve, frozen
 from trio.testing import memory_stream_pair
 
+from scm_trio.chat.offer import OfferedProvider, OnOffer
+from scm_trio.config import Alias
 from scm_trio.errors import TokenExpired, Unauthorized
 from scm_trio.metrics import Metrics
 from scm_trio.model import Principal
+from scm_trio.providers.vendor_lists import VendorList
 from scm_trio.web.app import build_app
 from scm_trio.web.http1 import HttpInfo, serve_http
 from scm_trio.web.services import WebServices
@@ -164,6 +167,8 @@ class World:
     usage_rows: Any = Factory(list)
     usage_asked: list[Any] = Factory(list)
     standing: Any = None
+    vendor: VendorList | None = None
+    default: Alias | None = Factory(lambda: Alias("openai", "gpt-4o"))
     metrics: Metrics = Factory(lambda: Metrics(now=lambda: 0.0))
 
     async def usage(self, *asked: Any) -> list[Any]:
@@ -172,6 +177,12 @@ class World:
         if isinstance(self.usage_rows, Exception):
             raise self.usage_rows
         return self.usage_rows
+
+    async def models(self, ask_vendors: bool) -> OnOffer:
+        await trio.lowlevel.checkpoint()
+        vendor = self.vendor if ask_vendors else None
+        providers = (OfferedProvider("openai", ("gpt-4o",), vendor), OfferedProvider("spark", ()))
+        return OnOffer(providers, {"fast": Alias("openai", "gpt-4o")}, self.default)
 
     async def quota(self, user_id: str) -> Any:
         await trio.lowlevel.checkpoint()
@@ -190,7 +201,7 @@ class World:
             readiness=self.readiness,
             draining=lambda: self.draining,
             stats=lambda: {**self.metrics.connection_stats(), "activeRuns": []},
-            models=lambda: [{"provider": "openai", "models": ["gpt-4o"], "default": True}],
+            models=self.models,
             usage=self.usage,
             quota=self.quota,
             token_ttl_s=600.0,

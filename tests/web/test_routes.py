@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from scm_trio.providers.vendor_lists import VendorList
 from scm_trio.web.app import build_app
 
 USER = {"Authorization": "Bearer user"}
@@ -69,7 +70,41 @@ async def test_statistics_are_for_administrators(site) -> None:
 async def test_models_are_listed_for_users(site) -> None:
     answer = await site.ask("GET", "/scm/ai/models", headers=USER)
 
-    assert answer.json == {"items": [{"provider": "openai", "models": ["gpt-4o"], "default": True}], "next": None}
+    assert answer.json == {
+        "items": [
+            {"provider": "openai", "models": ["gpt-4o"], "default": True},
+            {"provider": "spark", "models": [], "default": False},
+        ],
+        "next": None,
+        "aliases": [{"alias": "fast", "provider": "openai", "model": "gpt-4o"}],
+        "default": {"provider": "openai", "model": "gpt-4o"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        (VendorList(("gpt-4o", "gpt-5")), {"models": ["gpt-4o", "gpt-5"], "error": None}),
+        (VendorList((), "TIMEOUT"), {"models": [], "error": "TIMEOUT"}),
+        (None, None),
+    ],
+)
+async def test_what_the_vendors_list_is_told_where_it_is_asked_for(site, world, listed, told) -> None:
+    world.vendor, world.default = listed, None
+    answer = await site.ask("GET", "/scm/ai/models?vendor=true", headers=USER)
+
+    assert [item["vendor"] for item in answer.json["items"]] == [told, None]
+    assert answer.json["default"] is None
+    quiet = await site.ask("GET", "/scm/ai/models?vendor=false", headers=USER)
+    assert [sorted(item) for item in quiet.json["items"]] == [["default", "models", "provider"]] * 2
+
+
+@pytest.mark.parametrize("value", ["", "1", "TRUE", "openai"])
+async def test_whether_to_ask_the_vendors_is_said_by_true_or_false(site, value) -> None:
+    answer = await site.ask("GET", f"/scm/ai/models?vendor={value}&lang=en", headers=USER)
+
+    assert (answer.status, answer.json["code"]) == (400, "INVALID_MESSAGE")
+    assert "vendor" in answer.json["message"]
 
 
 async def test_a_valid_token_is_exchanged_for_a_new_one(site) -> None:
