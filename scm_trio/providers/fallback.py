@@ -254,8 +254,8 @@ class _Answer:
 
     async def _break_off(self, failure: RequestFailed) -> Batch:
         """Close an attempt that failed after its first word, and let the next in line begin."""
-        self._events, self._has_spoken = None, False
-        await self._upstream.aclose()
+        self._has_spoken = False
+        await self._close()
         self._failure, self._stands = failure, True
         self._began_at = trio.current_time()
         self._next_link()
@@ -264,8 +264,7 @@ class _Answer:
     async def _fail(self, failure: RequestFailed, breaker: Breaker) -> Batch:
         """Close the attempt, decide what comes next, and tell it."""
         link, was_accepted = self._links[self._at], self._events is not None
-        self._events = None
-        await self._upstream.aclose()
+        await self._close()
         another_key = link.has_another_key(failure) and self._rotations < len(link.keys or ())
         now = trio.current_time()
         if another_key or isinstance(failure, ServerBusy):  # the latter says nothing about the vendor
@@ -289,6 +288,12 @@ class _Answer:
             self._failure = (self._failure if self._stands else None) or failure
             self._is_over = True
         return (AttemptFailed(failure.code, was_accepted, retry_in_s),)
+
+    async def _close(self) -> None:
+        self._events = None
+        await self._upstream.aclose()
+        # A reader who has left while that took its time is not told of another attempt.
+        await trio.lowlevel.checkpoint()
 
     def _retry_in_s(self, link: Link, failure: RequestFailed, now: float) -> float | None:
         """Seconds until the same provider is asked again; None: it is not."""

@@ -14,6 +14,8 @@ OFFER = {
         {"provider": "echo", "models": ["echo"], "default": False},
     ],
     "next": None,
+    "aliases": [],
+    "default": {"provider": "openai", "model": "gpt-4"},
 }
 
 

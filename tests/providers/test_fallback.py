@@ -20,7 +20,7 @@ from scm_trio.providers.breaker import FIRST_REST_S, THRESHOLD
 from scm_trio.providers.catalogue import build_providers, chain_providers
 from scm_trio.providers.fallback import MAX_WAIT_S, Chain, Link, Terms
 from scm_trio.providers.keys import KeyRing
-from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
+from scm_trio.providers.scripted import Fail, Pause, Scripted, SlowClose, Stall
 from scm_trio.testing import cancel_at_every_step
 
 PROMPT = Prompt("m", (Turn("user", "hello"),))
@@ -429,6 +429,18 @@ async def test_leaving_is_immediate_at_any_moment(autojump_clock, script):
         await ask(chain(first))
     assert trio.current_time() == 3
     assert first.open_streams == 0
+
+
+async def test_who_leaves_while_a_provider_is_closing_is_not_told_of_another_attempt(autojump_clock):
+    first, second = Moods([SlowClose(50), Fail(DOWN)]), Moods(["b"], name="second")
+    told = []
+    with trio.move_on_after(3):
+        async with chain(first, second, retries=0).stream(PROMPT) as batches:
+            async for batch in batches:
+                told += batch
+    assert trio.current_time() == 50
+    assert told == [Attempt(0, "first", "m")]
+    assert second.prompts == []
 
 
 async def test_a_chain_that_is_left_between_two_events_closes_its_provider(autojump_clock):
