@@ -7,7 +7,19 @@ transaction that opens its run to the one that ends it. Functions take a connect
 from __future__ import annotations
 
 from attrs import asdict, frozen
-from sqlalchemy import Connection, bindparam, case, delete, distinct, func, insert, literal_column, select
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    bindparam,
+    case,
+    cast,
+    delete,
+    distinct,
+    func,
+    insert,
+    literal_column,
+    select,
+)
 from sqlalchemy.sql import CompoundSelect
 
 from scm_trio.store.ledger import DAY_S
@@ -81,7 +93,9 @@ def release_dead(conn: Connection) -> None:
 
 def _amounts() -> CompoundSelect[tuple[int, int, float]]:
     of_user = usage.c.user_id == bindparam("user_id")
-    spent = case((attempt_is_running, 0), else_=usage.c.prompt_tokens + usage.c.completion_tokens)
+    # As large numbers: one nonsensical count must not keep its user out for a day.
+    tokens = cast(usage.c.prompt_tokens, BigInteger) + usage.c.completion_tokens
+    spent = case((attempt_is_running, 0), else_=tokens)
     settled = select(
         func.count(distinct(usage.c.run_id)),
         func.coalesce(func.sum(spent), 0),

@@ -44,7 +44,7 @@ FAILURES = [
 steps = st.one_of(
     st.sampled_from(["word ", "更多", Reasoning("hm"), Batch(["a", "b", "c"]), Batch([Usage(5, 0), "x"])]),
     st.builds(Pause, st.sampled_from([0.3, 1.0, 4.0, 20.0])),
-    st.sampled_from([Usage(7, 3), Usage(11, 13), SlowClose(2.0), SlowClose(50.0)]),
+    st.sampled_from([Usage(7, 3), Usage(9, source="estimated"), SlowClose(2.0), SlowClose(50.0)]),
     st.sampled_from([Stall(), Finish(FinishReason.LENGTH)]),
     st.sampled_from([Fail(failure) for failure in FAILURES]),
 )

@@ -11,6 +11,9 @@ from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.scripted import Batch, Fail, Pause, Scripted, Stall
 from scm_trio.testing import cancel_at_every_step
 
+from .faults import dialer_to
+from .vendors import VENDORS
+
 PROMPT = Prompt("m", (Turn("user", "hello"),))
 DONE = Finish(FinishReason.COMPLETED)
 DOWN = ProviderUnavailable("down")
@@ -203,3 +206,19 @@ def test_a_cancel_at_any_step_leaves_nothing_open(script):
         assert all(link.blocked("m", trio.current_time()) is None for link in provider.links)
 
     assert cancel_at_every_step(scenario) > 10
+
+
+BROKEN = ["failing", "limiting", "garbage", "cut", "ended"]
+
+
+@pytest.mark.parametrize("fault", [*(f"{how} in the middle" for how in BROKEN), "cut within a word"])
+@pytest.mark.parametrize("name", VENDORS)
+async def test_what_breaks_off_at_any_vendor_begins_anew(memory_net, autojump_clock, name, fault):
+    vendor = VENDORS[name]
+    first = vendor.provider(dialer_to(memory_net, vendor, fault))
+    (second,) = providers(["x"])
+    provider = chain(first, second)
+    events, failure = await ask(provider, Prompt(next(iter(first.models), "m"), PROMPT.turns))
+    assert Delta("春天") in events
+    assert (text(events), failure) == ("x", None)
+    await provider.aclose()

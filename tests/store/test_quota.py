@@ -46,6 +46,18 @@ async def test_all_attempts_of_a_request_are_spent_and_are_one_request(db):
     assert await db.read(quota.amounts, "ann", 0) == Amounts(240, 1, 1.0)
 
 
+async def test_counts_that_no_answer_has_are_added_up_like_others(db):
+    def book(conn):
+        for number in range(3):
+            row = attempt(f"t{number}", run=f"r{number}")
+            ledger.open_attempt(conn, row)
+            usage = Usage(2**31 - 1, 2**31 - 1)
+            ledger.settle_attempt(conn, SettledAttempt(row.attempt_id, "completed", 1, usage, 1.0))
+
+    await db.write(book)
+    assert await db.read(quota.amounts, "ann", 0) == Amounts(6 * (2**31 - 1), 3, 3.0)
+
+
 async def test_an_attempt_that_runs_is_a_request_and_its_reservation_is_what_it_spends(db):
     await db.write(ledger.open_attempt, attempt("t1"))
     assert await db.read(quota.amounts, "ann", 0) == Amounts(0, 1, 0.0)
