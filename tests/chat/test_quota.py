@@ -5,7 +5,7 @@ import pytest
 import trio
 
 from scm_trio.chat.prompt import estimate_turns
-from scm_trio.chat.quota import Limits, Quotas
+from scm_trio.chat.quota import Limits, Quotas, uncontended
 from scm_trio.config import Ai, Alias, Price, Quota, Store, UserQuota
 from scm_trio.config import Provider as ProviderSettings
 from scm_trio.errors import ProviderUnavailable
@@ -14,7 +14,7 @@ from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.scripted import Batch, Fail, Pause, Scripted, Stall
 from scm_trio.store import messages, quota, runs
 from scm_trio.store.database import inline, open_database
-from scm_trio.store.quota import Amounts
+from scm_trio.store.quota import Amounts, Contended
 from scm_trio.testing import EPOCH_S, open_server, quiet_config
 
 DAY_S = 86_400
@@ -81,6 +81,20 @@ def test_a_users_own_keys_come_before_those_for_everybody():
     assert quotas.limits_of("priced") == Limits(5000, 7, 1.5)
     assert Quotas(Quota(users=users), {}).limits_of("anybody") is None
     assert Quotas(Quota(users=users), {}).limits_of("more") == Limits(9000, 0, 0.0)
+
+
+async def test_what_is_contended_is_tried_again_until_it_is_not(autojump_clock):
+    tries = []
+
+    async def attempt():
+        tries.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        if len(tries) < 4:
+            raise Contended
+        return "done"
+
+    assert await uncontended(attempt) == "done"
+    assert tries == pytest.approx([0, 0.01, 0.02, 0.03])
 
 
 # ---- refused

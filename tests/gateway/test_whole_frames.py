@@ -12,11 +12,13 @@ from scm_trio.chat.limits import UserRates
 from scm_trio.chat.service import ChatService, Rules
 from scm_trio.cluster.hub import Hub
 from scm_trio.config import WebSocket
+from scm_trio.errors import ProviderUnavailable
 from scm_trio.gateway import connection
 from scm_trio.gateway.door import receive_visitor
 from scm_trio.gateway.gate import Clock, Gate, Tokens
 from scm_trio.model import Principal
-from scm_trio.providers.scripted import Pause, Scripted
+from scm_trio.providers.fallback import Chain, Link, Terms
+from scm_trio.providers.scripted import Fail, Pause, Scripted
 from scm_trio.testing import Split, cancel_at_every_step
 from tests.chat.building import FakeJournal
 
@@ -157,29 +159,36 @@ def test_a_streaming_task_may_be_cancelled_at_any_step():
     assert {(), ("START",), ("START", "DATA"), ("START", "DATA", "DATA", "END")} <= seen
 
 
+@contextmanager
+def struck_in(scope: trio.CancelScope) -> Iterator[None]:
+    """A CHAT_CANCEL comes when ``scope`` is cancelled."""
+    real = connection.stream_answer
+
+    async def strike(run):
+        with scope:
+            await trio.sleep_forever()
+        run.cancel()
+
+    async def wrapped(link, viewer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(strike, viewer.run)
+            await real(link, viewer)
+            nursery.cancel_scope.cancel()
+
+    connection.stream_answer = wrapped
+    try:
+        yield
+    finally:
+        connection.stream_answer = real
+
+
 def test_a_chat_cancel_may_strike_at_any_step():
     seen = set()
 
     async def scenario(scope):
         provider = Scripted(["Hello ", Pause(0.2), "world", Pause(0.2)])
-        real = connection.stream_answer
-
-        async def strike(run):
-            with scope:
-                await trio.sleep_forever()
-            run.cancel()
-
-        async def wrapped(link, viewer):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(strike, viewer.run)
-                await real(link, viewer)
-                nursery.cancel_scope.cancel()
-
-        connection.stream_answer = wrapped
-        try:
+        with struck_in(scope):
             messages = await talk(provider, [text("CHAT_REQUEST", {"message": "Hi"}, requestId="r")])
-        finally:
-            connection.stream_answer = real
         kinds = shape(messages)
         assert (kinds[0], kinds[-1], kinds.count("START"), kinds.count("END")) == ("START", "END", 1, 1)
         assert not [message for message in messages if message["type"] == "ERROR"]
@@ -191,6 +200,52 @@ def test_a_chat_cancel_may_strike_at_any_step():
 
     assert cancel_at_every_step(scenario) > 40
     assert seen == {"cancelled", "completed"}
+
+
+class Breaking(Chain):
+    """Breaks off after its first word, and begins anew elsewhere."""
+
+    def __init__(self):
+        self.row = (
+            Scripted(["old ", Pause(0.2), Fail(ProviderUnavailable())], name="one"),
+            Scripted([Pause(0.2), "new ", Pause(0.2), "text"], name="two"),
+        )
+        super().__init__([Link(each, retries=0) for each in self.row], Terms(restart=True))
+
+    @property
+    def open_streams(self):
+        return sum(each.open_streams for each in self.row)
+
+
+def test_a_chat_cancel_may_strike_at_any_step_of_an_answer_that_begins_anew():
+    seen = set()
+
+    async def scenario(scope):
+        with struck_in(scope):
+            messages = await talk(Breaking(), [text("CHAT_REQUEST", {"message": "Hi"}, requestId="r")])
+        kinds = shape(messages)
+        assert (kinds[0], kinds[-1], kinds.count("END")) == ("START", "END", 1)
+        assert not [message for message in messages if message["type"] == "ERROR"]
+        said, rev = "", 0
+        for message in messages:
+            data = message["data"]
+            if message["type"] == "CHAT_STREAM_START":
+                said, rev = "", data["rev"]
+            elif message["type"] == "CHAT_STREAM_DATA":
+                assert data["rev"] == rev
+                said += data["content"]
+        end = messages[-2]["data"]
+        assert (end["length"], end["rev"]) == (len(said), rev)
+        seen.add((end["finishReason"], said))
+
+    assert cancel_at_every_step(scenario) > 60
+    assert seen == {
+        ("cancelled", ""),
+        ("cancelled", "old "),
+        ("cancelled", "new "),
+        ("cancelled", "new text"),
+        ("completed", "new text"),
+    }
 
 
 def test_a_connection_may_be_cancelled_at_any_step():
