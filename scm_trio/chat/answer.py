@@ -44,6 +44,7 @@ class Answer:
         opened: set when START may go out, or when the request was refused (``refusal``).
         ended: set when the log is sealed and ``ending`` is known. Not set for a refused request.
         rev: counts the beginnings of the answer; positions in its log are of this one alone.
+        is_read_back: its deltas are not those that viewers were sent when it was given: only position 0 is the same.
         notices: what viewers are told besides the answer, oldest first.
         failure: what went wrong, where something did; told right before END.
         session: where it is given, known when ``opened`` is set; None for an answer that was read back.
@@ -59,6 +60,7 @@ class Answer:
         self.rev = 0
         self.log = AnswerLog(max_bytes)
         self._max_bytes = max_bytes
+        self.is_read_back = False
         self.notices: list[Notice] = []
         self.opened = trio.Event()
         self.ended = trio.Event()
@@ -74,6 +76,10 @@ class Answer:
     def said_upto(self) -> tuple[int, int]:
         """How far it has come: which beginning (``rev``), and how many deltas of it."""
         return self.rev, self.log.next_index
+
+    def has_position(self, rev: int, index: int) -> bool:
+        """Whether a viewer who was sent all before ``index`` of that attempt can go on there."""
+        return rev == self.rev and (index == 0 or (not self.is_read_back and index <= self.log.next_index))
 
     @contextmanager
     def viewer(self) -> Iterator[None]:
@@ -95,6 +101,7 @@ class Answer:
         """Become the answer that was given earlier."""
         self.info, self.rev, self.ending = stored.info, stored.rev, stored.ending
         self.failure = failure_of(stored.error_code) if stored.error_code else None
+        self.is_read_back = True
         now = trio.current_time()
         for text, kind in ((stored.reasoning, DeltaKind.REASONING), (stored.content, DeltaKind.TEXT)):
             self.log.append([Delta(text, kind)], now)

@@ -115,7 +115,7 @@ async def resume_stream(link: Link, received: Received) -> None:
         run = await link.gate.service.recall(link.user_id, resume.message_id)
     except StoreError:
         raise Internal("store") from None
-    known = resume.rev == run.rev and resume.from_index <= run.log.next_index
+    known = run.has_position(resume.rev, resume.from_index)
     cursor = resume.from_index if known else 0
     announce = {"resumed": True} if known else {"reset": True}
     viewer = link.viewers.get(run.key)
