@@ -131,8 +131,11 @@ class Run(Answer):
         return not self.ended.is_set() and self.refusal is None
 
     def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """Stop the provider; any number of times, at any moment. ``ended`` tells when it is done."""
-        if self._wish is None and not self._closed.is_set():
+        """Stop the provider; any number of times, at any moment. ``ended`` tells when it is done.
+
+        One that has been stopped already, be it by a deadline, stays stopped for that reason.
+        """
+        if self._stopped_at is None and not self._closed.is_set():
             self._wish = _Wish(reason, trio.current_time())
             self._stop(self._wish.at)
 

@@ -196,3 +196,12 @@ async def test_an_orphan_whose_provider_does_not_close_is_still_a_cancelled_one(
     waited = await leave_after(run, 1)
     assert (run.ending.reason, run.ending.upstream_closed, run.failure) == (FinishReason.CANCELLED, False, None)
     assert waited == pytest.approx(10 + CLOSE_LIMIT_S, abs=1)
+
+
+async def test_a_cancel_after_a_deadline_has_passed_does_not_change_why_the_answer_ended(stage, autojump_clock):
+    provider = Scripted(["half", SlowClose(20.0), Stall()])
+    run = stage.start(provider, deadlines=Deadlines(first_token_s=5.0, idle_s=5.0, total_s=600.0))
+    ending = await cancel_after(run, 7.0)
+    assert (ending.reason, run.failure.field) == (FinishReason.TIMEOUT, "idle")
+    assert (ending.upstream_closed, ending.cancel_s) == (None, None)
+    assert ending.duration_s == 5.0 + CLOSE_LIMIT_S
