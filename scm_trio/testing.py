@@ -240,7 +240,7 @@ def cancel_at_every_step(
         scope = trio.CancelScope()
         instrument = _CancelAt(scope, step)
         clock = trio.testing.MockClock(autojump_threshold=0)
-        with _watchdog(watchdog_s, step) as guard:
+        with watchdog(watchdog_s, f"cancelled at step {step}") as guard:
             trio.run(guard, scenario, scope, clock=clock, instruments=[instrument])
         if instrument.steps < step:
             return step - 1
@@ -248,23 +248,29 @@ def cancel_at_every_step(
 
 
 @contextmanager
-def _watchdog(seconds: float, step: int) -> Iterator[Callable[..., Awaitable[None]]]:
-    """Virtual time never passes in a loop that does not wait, so real time has to judge.
+def watchdog(seconds: float, where: str) -> Iterator[Callable[..., Awaitable[None]]]:
+    """Give a Trio run so many real seconds: virtual time never passes in a loop that does not wait.
+
+        with watchdog(30, "seed 7") as guard:
+            trio.run(guard, scenario, "its", "arguments", clock=MockClock(autojump_threshold=0))
 
     The first bark cancels the run; raising inside of Trio's own code would break it. A second one, for a task that
-    takes no step any more, has no choice.
+    takes no step any more, has no choice. Only in the main thread.
+
+    Raises:
+        Hang: the time is over; ``where`` is its text.
     """
     leash: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
     barks = count()
 
-    async def guard(scenario: Callable[[trio.CancelScope], Awaitable[None]], scope: trio.CancelScope) -> None:
+    async def guard(scenario: Callable[..., Awaitable[None]], *args: Any) -> None:
         with trio.CancelScope() as whole:
             leash.append((trio.lowlevel.current_trio_token(), whole))
-            await scenario(scope)
+            await scenario(*args)
 
     def bark(_: int, __: FrameType | None) -> None:
         if next(barks) or not leash:
-            raise Hang(f"cancelled at step {step}")
+            raise Hang(where)
         token, whole = leash[0]
         token.run_sync_soon(whole.cancel)
 
@@ -274,10 +280,10 @@ def _watchdog(seconds: float, step: int) -> Iterator[Callable[..., Awaitable[Non
         yield guard
     except BaseException as exc:
         if next(barks):
-            raise Hang(f"cancelled at step {step}") from exc
+            raise Hang(where) from exc
         raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     if next(barks):
-        raise Hang(f"cancelled at step {step}")
+        raise Hang(where)
