@@ -331,6 +331,8 @@ class Run(Answer):
             if breaks_off:
                 self._await_first_word(prompt)
         else:
+            # A provider may have been stopped while it closed a failed attempt: then there is no other one.
+            await trio.lowlevel.checkpoint_if_cancelled()
             self.attempts.begin(event, now, lambda: estimate_turns(prompt.turns))
             if event.provider != asked:
                 self.notify(Notice("FALLBACK", event.provider))

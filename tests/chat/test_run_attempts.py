@@ -7,7 +7,7 @@ from scm_trio.chat.prompt import estimate_tokens
 from scm_trio.errors import ProviderRateLimited, ProviderUnavailable, StoreError
 from scm_trio.model import Attempt, AttemptFailed, Delta, FinishReason, Usage
 from scm_trio.providers.fallback import Chain, Link, Terms
-from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
+from scm_trio.providers.scripted import Fail, Pause, Scripted, SlowClose, Stall
 from scm_trio.store import runs
 from scm_trio.testing import open_server
 
@@ -190,6 +190,20 @@ async def test_a_cancelled_attempt_is_settled_as_such(autojump_clock):
         await peer.until("CHAT_STREAM_END")
         found = await rows(server)
     assert [(row[3], row[4]) for row in found] == [("PROVIDER_UNAVAILABLE", 0), ("cancelled", 1500)]
+
+
+async def test_a_run_that_has_ended_while_a_failed_attempt_closes_begins_no_other(autojump_clock):
+    slow, backup = Moods([SlowClose(20), Pause(1), Fail(DOWN)]), Moods(["b"], name="backup")
+    async with open_server({"scripted": chain(slow, backup, retries=0)}) as server, server.peer() as peer:
+        await peer.send("CHAT_REQUEST", {"message": "Hi"}, request_id="r1")
+        await trio.sleep(2)
+        await peer.send("CHAT_CANCEL", {"requestId": "r1"})
+        end = (await peer.until("CHAT_STREAM_END"))[-1]["data"]
+        assert (end["finishReason"], end["upstreamClosed"]) == ("cancelled", False)
+        await trio.sleep(60)
+        found = await rows(server)
+    assert (slow.closed_streams, backup.prompts) == (1, [])
+    assert [row[3] for row in found] == ["cancelled"]
 
 
 async def test_a_crash_would_leave_one_running_row_which_the_next_start_settles(autojump_clock):
