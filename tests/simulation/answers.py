@@ -20,6 +20,8 @@ class Ask:
 
     Attributes:
         message_id: the answer's, once the server has told it.
+        user_message_id: the stored question's, likewise.
+        answers_again: it repeats a question that is stored already, and adds none of its own (regenerateOf).
     """
 
     user: str
@@ -29,7 +31,12 @@ class Ask:
     streaming: bool = True
     options: Message = field(factory=dict)
     message_id: str | None = None
+    user_message_id: str | None = None
     times_sent: int = 0
+
+    @property
+    def answers_again(self) -> bool:
+        return "regenerateOf" in self.options
 
     def request(self) -> Message:
         """The CHAT_REQUEST."""
@@ -61,20 +68,23 @@ class Copy:
         self.rev, self.cursor, self._text, self._lengths = rev, 0, "", {0: 0}
 
     def take(self, data: Message) -> None:
-        """Take a DATA frame that goes on from the cursor, or from an earlier one: then what followed is replaced.
+        """Take a DATA frame that goes on from the cursor, or repeats what is there: a running answer may be shown unasked
+        from its beginning before a resume is answered.
 
         Raises:
-            Gap: it does neither.
+            Gap: it does neither, or it repeats something else.
         """
-        index = data["index"]
-        if index not in self._lengths:
+        index, next_index, text = data["index"], data["nextIndex"], data["content"]
+        begin = self._lengths.get(index)
+        if begin is None or index > self.cursor:
             raise Gap(f"a frame from {index}, there is text up to {self.cursor}")
-        if index != self.cursor:
-            self._text = self._text[: self._lengths[index]]
-            self._lengths = {at: length for at, length in self._lengths.items() if at <= index}
-        self._text += data["content"]
-        self.cursor = data["nextIndex"]
-        self._lengths[self.cursor] = len(self._text)
+        is_known = next_index <= self.cursor
+        there = self._text[begin : begin + len(text)] if is_known else self._text[begin:]
+        if not text.startswith(there) or (is_known and there != text):
+            raise Gap(f"the frame from {index} says something else than before")
+        self._lengths[next_index] = begin + len(text)
+        if not is_known:
+            self.cursor, self._text = next_index, self._text[:begin] + text
 
     @property
     def positions(self) -> list[int]:

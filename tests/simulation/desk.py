@@ -47,6 +47,7 @@ class Desk:
         self._findings = findings
         self._told_end = told_end
         self._resumes: dict[str, Ask] = {}
+        self._pushed: set[str] = set()
 
     def adopt(self, ask: Ask) -> None:
         """Wait for this one from now on, also where it has ended before."""
@@ -73,10 +74,16 @@ class Desk:
     def hear(self, message: Message) -> None:
         """Take what a message says about the asks; the witness has taken the text."""
         kind, data, request_id = message["type"], message["data"], message.get("requestId")
-        if kind == "CHAT_STREAM_START":
-            self._learn(self._find(request_id, data["messageId"]), data["messageId"])
+        if kind == "CHAT_MESSAGE":
+            self._pushed.add(data["messageId"])
+        elif kind == "CHAT_STREAM_START":
+            is_others = data["resumed"] or data.get("userMessageId") in self._pushed
+            ask = self._find(data["requestId"], data["messageId"], named=is_others)
+            self._learn(ask, data["messageId"])
+            if ask is not None:
+                ask.user_message_id = data.get("userMessageId")
         elif kind in ("CHAT_STREAM_END", "CHAT_RESPONSE"):
-            ask = self._find(request_id, data["messageId"])
+            ask = self._find(request_id, data["messageId"], named=kind == "CHAT_STREAM_END")
             self._learn(ask, data["messageId"])
             self._told_end(data["messageId"], data, self.copies[data["messageId"]])
             if ask is not None:
@@ -102,13 +109,13 @@ class Desk:
         else:
             self._findings.add(Rule.KEPT, f"{ask.message_id} cannot be resumed: {error['code']}")
 
-    def _find(self, request_id: str | None, message_id: str | None) -> Ask | None:
-        """Which of the asks a message is about."""
+    def _find(self, request_id: str | None, message_id: str | None, *, named: bool = False) -> Ask | None:
+        """Which of the asks a message is about; one without a request id is told by its turn, unless ``named``."""
         for ask in self.asks:
             if message_id is not None and ask.message_id == message_id:
                 return ask
         for ask in self.asks:
-            if ask.request_id == request_id and (request_id is not None or ask not in self.outcomes):
+            if ask.request_id == request_id and (request_id is not None or not (named or ask in self.outcomes)):
                 return ask
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .answers import Ask, Copy, Message
 from .desk import Outcome
-from .presence import Presence
+from .presence import Presence, Visit
 
 ROOM_S = 2.0
 """After so long a resume that found no room is tried again."""
@@ -80,6 +80,17 @@ class Device(Presence):
 
         await self.until(is_there, f"delta {cursor} of {ask.question!r}")
 
+    async def saw(self, ask: Ask, visit: Visit | None) -> None:
+        """Wait until a connection that has the session open was shown an answer to its end, or is lost."""
+
+        def is_over() -> bool:
+            if visit is None or visit.code is not None or ask.message_id is None:
+                return True
+            view = visit.witness.views.get(ask.message_id)
+            return ask.message_id in visit.witness.pushed or (view is not None and view.starts > 0 and not view.is_open)
+
+        await self.until(is_over, f"{ask.message_id} to be shown unasked")
+
     async def error_of(self, request_id: str) -> Message | None:
         """Wait for the ERROR of a request; None: the connection was lost before."""
         visit, errors = self.visit, self.desk.errors
@@ -118,7 +129,6 @@ class Device(Presence):
 
     async def _request(self, ask: Ask) -> None:
         if self.visit is not None:
-            if ask.message_id is not None:
-                self.visit.witness.said_request_again(ask.message_id)
+            self.visit.witness.said_request(ask.request_id)
             ask.times_sent += 1
             await self._send(ask.request())

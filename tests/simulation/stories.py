@@ -11,6 +11,7 @@ from random import Random
 import trio
 
 from scm_trio.chat.run import CLOSE_LIMIT_S
+from scm_trio.chat.service import FORETOLD_S
 
 from .answers import Ask
 from .device import Device
@@ -51,8 +52,39 @@ def _options(rng: Random) -> dict[str, object]:
 
 async def ask_and_read(world: World, device: Device, rng: Random) -> None:
     ask = world.new_ask(device, named=rng.random() < 0.8, streaming=rng.random() < 0.8, **_options(rng))
+    audience = [other for other in world.devices if _watches(other, ask)]
+    visits, life = [other.visit for other in audience], world.life
     await device.ask(ask)
-    await device.settled(ask)
+    outcome = await device.settled(ask)
+    if outcome.end is not None and ask.times_sent == 1 and life is world.life:
+        for other, visit in zip(audience, visits, strict=True):
+            await other.saw(ask, visit)
+
+
+def _watches(device: Device, ask: Ask) -> bool:
+    """Whether a device has the session of a question open, and will be shown its answer without delay."""
+    same = (device.user, device.session_id) == (ask.user, ask.session_id)
+    return same and device.is_steady and device.is_online
+
+
+async def answer_again(world: World, device: Device, rng: Random) -> None:
+    """Have an earlier question answered once more, asked differently, or go on from an earlier answer."""
+    earlier = [ask for ask in world.asks if (ask.user, ask.session_id) == (device.user, device.session_id)]
+    ended = [ask for ask in earlier if ask.message_id in world.ends and ask.user_message_id is not None]
+    if not ended:
+        await ask_and_read(world, device, rng)
+        return
+    chosen = rng.choice(ended)
+    place = rng.choice(("regenerateOf", "editOf", "parentMessageId"))
+    named = chosen.user_message_id if place == "editOf" else chosen.message_id
+    ask = world.new_ask(device, streaming=rng.random() < 0.8, **{place: named}, **_options(rng))
+    if ask.answers_again:
+        ask.question = chosen.question
+    await device.ask(ask)
+    outcome = await device.settled(ask)
+    text = world.texts.get(chosen.message_id or "", "")
+    if outcome.refusal == "NOT_FOUND" and (place == "editOf" or text):
+        world.findings.add(Rule.KEPT, f"{place} does not find {named}")
 
 
 async def stop(world: World, device: Device, rng: Random) -> None:
@@ -87,11 +119,14 @@ async def stop_before_asking(world: World, device: Device, rng: Random) -> None:
     """The stop overtakes its request, on another connection of the user or on this one."""
     ask = world.new_ask(device, **_options(rng))
     others = [other for other in world.devices if other.user == device.user and other.is_online]
-    stopper = rng.choice([device, *others])
-    await stopper.cancel(ask)
+    stopper, life, at = rng.choice([device, *others]), world.life, trio.current_time()
+    error = await stopper.error_of(await stopper.cancel(ask))
     await trio.sleep(rng.choice((0.0, 0.0, 0.5)))
     await device.ask(ask)
-    await device.settled(ask)
+    outcome = await device.settled(ask)
+    is_plain = error is not None and life is world.life and trio.current_time() < at + FORETOLD_S
+    if is_plain and outcome.end and outcome.reason not in ("cancelled", "interrupted"):
+        world.findings.add(Rule.PROMPT_STOP, f"{ask.request_id} was stopped before, and ended with {outcome.reason}")
 
 
 async def stop_from_elsewhere(world: World, device: Device, rng: Random) -> None:
@@ -281,6 +316,8 @@ async def rest(world: World, device: Device, rng: Random) -> None:
 STORIES: tuple[Story, ...] = (
     ask_and_read,
     ask_and_read,
+    answer_again,
+    answer_again,
     stop,
     stop,
     stop_before_asking,

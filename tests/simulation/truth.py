@@ -12,7 +12,7 @@ from attrs import frozen
 
 from scm_trio.chat.checkpoints import CHECKPOINT_S
 
-from .answers import Ask, digest
+from .answers import Ask
 from .providers import Call
 from .rules import Rule
 from .world import World
@@ -46,21 +46,23 @@ Broken = Iterator[tuple[Rule, str]]
 
 
 def _broken(world: World, stored: Stored) -> Broken:
-    questions = {row["message_id"]: row["content"] for row in stored.messages if row["role"] == "user"}
-    runs_of: dict[str, list[Row]] = {}
     for run in stored.runs:
         if run["state"] != "ended":
             yield Rule.NO_ZOMBIE, f"{run['run_id']} is {run['state']}"
-        runs_of.setdefault(questions.get(run["user_message_id"], "?"), []).append(run)
     yield from _check_answers(stored)
-    asked = {ask.question for ask in world.asks}
-    for question in set(runs_of) - asked:
-        yield Rule.ONE_ANSWER, f"nobody asked {question!r}"
+    questions = [row for row in stored.messages if row["role"] == "user"]
+    by_text: dict[str, list[Ask]] = {}
     for ask in world.asks:
-        times = sum(content == ask.question for content in questions.values())
-        yield from _check_ask(world, ask, times, runs_of.get(ask.question, []))
-        yield from _check_ledger(world, ask, runs_of.get(ask.question, []), stored.attempts)
-    yield from _check_texts(world, stored)
+        by_text.setdefault(ask.question, []).append(ask)
+    for row in questions:
+        if row["content"] not in by_text:
+            yield Rule.ONE_ANSWER, f"nobody asked {row['content']!r}"
+    for text, asks in by_text.items():
+        ids = [row["message_id"] for row in questions if row["content"] == text]
+        runs = [run for run in stored.runs if run["user_message_id"] in ids]
+        yield from _check_question(world, asks, ids, runs)
+        yield from _check_ledger(world, text, runs, stored.attempts)
+        yield from _check_texts(world, text, runs, stored)
 
 
 def _check_answers(stored: Stored) -> Broken:
@@ -75,71 +77,75 @@ def _check_answers(stored: Stored) -> Broken:
         yield Rule.ONE_ANSWER, f"{message_id} is an answer without a run"
 
 
-def _check_ask(world: World, ask: Ask, times: int, runs: list[Row]) -> Broken:
-    if times != len(runs):
-        yield Rule.ONE_ANSWER, f"{ask.question!r} is stored {times} times and has {len(runs)} runs"
-    if times > 1:
-        yield Rule.ONE_ANSWER, f"{ask.question!r} is stored {times} times"
-    desks = [device.desk for device in world.devices]
-    outcomes = [desk.outcomes[ask] for desk in desks if ask in desk.outcomes]
-    if ask.message_id is not None and ask.message_id not in [run["message_id"] for run in runs]:
-        yield Rule.KEPT, f"{ask.message_id} was told and is not stored"
-    refused = bool(outcomes) and all(outcome.refusal is not None for outcome in outcomes)
-    if refused and ask.times_sent == 1 and times:
-        yield Rule.ONE_ANSWER, f"{ask.question!r} was refused ({outcomes[0].refusal}) and is stored"
+def _check_question(world: World, asks: list[Ask], ids: list[str], runs: list[Row]) -> Broken:
+    """A question is asked once; whoever wants another answer asks again without repeating it."""
+    text = asks[0].question
+    if len(ids) > 1 or bool(ids) != bool(runs):
+        yield Rule.ONE_ANSWER, f"{text!r} is stored {len(ids)} times and has {len(runs)} runs"
+    for ask in asks:
+        mine = [
+            run for run in runs if run["message_id"] == ask.message_id or (run["request_id"] or "") == ask.request_id
+        ]
+        if len(mine) > 1:
+            yield Rule.ONE_ANSWER, f"{ask.request_id} has {len(mine)} runs"
+        if ask.message_id is not None and not mine:
+            yield Rule.KEPT, f"{ask.message_id} was told and is not stored"
+        desks = [device.desk for device in world.devices]
+        outcomes = [desk.outcomes[ask] for desk in desks if ask in desk.outcomes]
+        refused = bool(outcomes) and all(outcome.refusal is not None for outcome in outcomes)
+        if refused and ask.times_sent == 1 and mine:
+            yield Rule.ONE_ANSWER, f"{ask.request_id} was refused ({outcomes[0].refusal}) and is stored"
+    named = {ask.request_id for ask in asks if ask.request_id}
+    if len([run for run in runs if run["request_id"] not in named]) > sum(ask.request_id is None for ask in asks):
+        yield Rule.ONE_ANSWER, f"{text!r} has answers that nobody asked for"
 
 
-def _check_ledger(world: World, ask: Ask, runs: list[Row], attempts: Sequence[Row]) -> Broken:
-    calls = world.calls(ask.question)
-    ids = [run["run_id"] for run in runs]
-    rows = [row for row in attempts if row["run_id"] in ids]
+def _check_ledger(world: World, text: str, runs: list[Row], attempts: Sequence[Row]) -> Broken:
+    calls = world.calls(text)
+    rows = [row for row in attempts if row["run_id"] in [run["run_id"] for run in runs]]
     if calls and not runs:
-        yield Rule.LEDGER, f"{ask.question!r} was asked upstream and has no run"
+        yield Rule.LEDGER, f"{text!r} was asked upstream and has no run"
     for row in rows:
         if row["outcome"] == "running":
             yield Rule.LEDGER, f"{row['attempt_id']} is not settled"
     # A row is written before its attempt, which a cancel or a crash may then prevent.
-    if runs and not max(1, len(calls)) <= len(rows) <= len(calls) + 1:
-        yield Rule.LEDGER, f"{ask.question!r} was asked upstream {len(calls)} times, and has {len(rows)} rows"
-    prevented = {"cancelled", "interrupted", "timeout"}
-    if len(rows) > max(1, len(calls)) and rows[-1]["outcome"] not in prevented:
-        yield Rule.LEDGER, f"{rows[-1]['attempt_id']} ended with {rows[-1]['outcome']} and was never made"
+    prevented = sum(row["outcome"] in ("cancelled", "interrupted", "timeout") for row in rows)
+    # A run whose providers all rest has asked nobody, and still has its one row.
+    idle = sum(row["attempt_id"].endswith("-0") and row["outcome"] == "PROVIDER_UNAVAILABLE" for row in rows)
+    if not len(calls) <= len(rows) <= len(calls) + prevented + idle:
+        yield Rule.LEDGER, f"{text!r} was asked upstream {len(calls)} times, and has {len(rows)} rows"
 
 
-def _check_texts(world: World, stored: Stored) -> Broken:
+def _check_texts(world: World, text: str, runs: list[Row], stored: Stored) -> Broken:
     content = {row["message_id"]: row["content"] for row in stored.messages if row["role"] == "assistant"}
-    asks = {run["run_id"]: ask for ask in world.asks for run in stored.runs if run["message_id"] == ask.message_id}
-    for run in stored.runs:
-        text = content.get(run["message_id"], "")
+    for run in runs:
+        answer = content.get(run["message_id"], "")
         end = world.ends.get(run["message_id"])
         if end is not None and end["finishReason"] != run["finish_reason"]:
             yield Rule.KEPT, f"{run['run_id']} was told as {end['finishReason']} and is {run['finish_reason']}"
-        told = world.texts.get(run["message_id"], text)
-        if told != text:
-            yield (
-                Rule.SAME_TEXT,
-                f"{run['run_id']}: told {digest(told)} of {len(told)}, stored {digest(text)} of {len(text)}",
-            )
-        if run["run_id"] in asks:
-            yield from _check_said(world, run, text, world.calls(asks[run["run_id"]].question))
+        told = world.texts.get(run["message_id"], answer)
+        if told != answer:
+            yield Rule.SAME_TEXT, f"{run['run_id']}: told {len(told)} characters, stored {len(answer)}, or others"
+        yield from _check_said(world, run, answer, world.calls(text))
 
 
 def _check_said(world: World, run: Row, text: str, calls: list[tuple[int, Call]]) -> Broken:
-    """The stored text is what the last provider that spoke said, all of it or up to where it was stopped."""
-    spoken = [(life, call) for life, call in calls if call.text]
-    if not spoken:
-        if text:
-            yield Rule.SAME_TEXT, f"{run['run_id']}: nobody said what is stored"
+    """The stored text is what a provider said, all of it or up to where it was stopped."""
+    said = [(life, call) for life, call in calls if call.text.startswith(text) and call.text]
+    if text and not said:
+        yield Rule.SAME_TEXT, f"{run['run_id']}: nobody said what is stored"
+    if run["finish_reason"] == "completed" and text and text not in [call.text for _, call in said]:
+        yield Rule.SAME_TEXT, f"{run['run_id']}: completed with {len(text)} characters, which nobody ended with"
+    if run["finish_reason"] == "interrupted" and len(calls) == 1:
+        ((life, call),) = calls
+        yield from _check_recent(world, run, text, life, call)
+
+
+def _check_recent(world: World, run: Row, text: str, life: int, call: Call) -> Broken:
+    if life not in world.crashes or len(call.text.encode()) > world.config.websocket.stream.max_response_bytes:
         return
-    life, call = spoken[-1]
-    if not call.text.startswith(text):
-        yield Rule.SAME_TEXT, f"{run['run_id']}: something else was said than is stored"
-    if run["finish_reason"] == "completed" and text != call.text:
-        yield Rule.SAME_TEXT, f"{run['run_id']}: completed with {len(text)} of {len(call.text)}"
-    fits = len(call.text.encode()) <= world.config.websocket.stream.max_response_bytes
-    if run["finish_reason"] == "interrupted" and life in world.crashes and fits:
-        # Each write waits for the one before it, and the text waits for the write before its own.
-        durable = world.crashes[life] - CHECKPOINT_S - 4 * max(world.delays_s) - 0.001
-        due = "".join(piece for at, piece in call.said if at < durable)
-        if not text.startswith(due):
-            yield Rule.RECENT, f"{run['run_id']}: {len(text)} of {len(due)} characters that were a second old"
+    # Each write waits for the one before it, and the text waits for the write before its own.
+    durable = world.crashes[life] - CHECKPOINT_S - 4 * max(world.delays_s) - 0.001
+    due = "".join(piece for at, piece in call.said if at < durable)
+    if not text.startswith(due):
+        yield Rule.RECENT, f"{run['run_id']}: {len(text)} of {len(due)} characters that were a second old"

@@ -27,8 +27,8 @@ class View:
     """What one connection is shown of one answer.
 
     Attributes:
-        allowed: how many STARTs (or CHAT_RESPONSEs) may come: one, asked for or not, one for every resume or repeated
-            request, and one for every attempt that begins afresh.
+        allowed: how many STARTs (or CHAT_RESPONSEs) may come: one unasked, one for every resume, and one for every
+            attempt that begins afresh; and one for every time that one of ``requests`` was sent.
         from_indices: where resumes asked to go on.
         expected: where the next frame has to begin; more than one right after a START.
         is_open: START has come, END has not.
@@ -37,6 +37,7 @@ class View:
     """
 
     allowed: int = 1
+    requests: set[str | None] = field(factory=set)
     starts: int = 0
     rev: int = 0
     from_indices: set[int] = field(factory=lambda: {0})
@@ -56,6 +57,7 @@ class Witness:
 
     Attributes:
         views: by the answers' ids.
+        pushed: the messages that came as CHAT_MESSAGE.
     """
 
     def __init__(self, findings: Findings, copies: dict[str, Copy], name: str) -> None:
@@ -65,6 +67,8 @@ class Witness:
         self._heard = 0
         self._is_leaving = False
         self.views: dict[str, View] = {}
+        self.pushed: set[str] = set()
+        self._requests: dict[str | None, int] = {}
 
     # ---- what the client said
 
@@ -73,9 +77,8 @@ class Witness:
         view.allowed += 1
         view.from_indices.add(from_index)
 
-    def said_request_again(self, message_id: str) -> None:
-        """The request of an answer that is known already."""
-        self.views.setdefault(message_id, View()).allowed += 1
+    def said_request(self, request_id: str | None) -> None:
+        self._requests[request_id] = self._requests.get(request_id, 0) + 1
 
     # ---- what the server said
 
@@ -102,11 +105,9 @@ class Witness:
         copy = self._copies.setdefault(data["messageId"], Copy())
         if data["reset"] and view.starts and data["rev"] > view.rev:
             view.allowed += 1
-        view.starts += 1
-        if view.starts > view.allowed:
-            self._find(
-                Rule.NOTHING_TWICE, f"START number {view.starts} of {data['messageId']}, {view.allowed} expected"
-            )
+        if view.is_open and not (data["resumed"] or data["reset"]):
+            self._find(Rule.NOTHING_TWICE, f"{data['messageId']} begins again while it is under way")
+        self._count(view, data["messageId"], data["requestId"])
         if data["rev"] < view.rev:
             self._find(Rule.CONTIGUOUS, f"rev {data['rev']} after {view.rev}")
         view.rev, view.is_open, view.has_failed = data["rev"], True, False
@@ -114,6 +115,12 @@ class Witness:
         view.expected = view.from_indices if data["resumed"] else {0}
         if not data["resumed"] or data["rev"] != copy.rev:
             copy.restart(data["rev"])
+
+    def _count(self, view: View, message_id: str, request_id: str | None) -> None:
+        view.starts += 1
+        view.requests.add(request_id)
+        if view.starts > view.allowed + sum(self._requests.get(name, 0) for name in view.requests):
+            self._find(Rule.NOTHING_TWICE, f"{message_id} is shown for the {view.starts}. time")
 
     def _data(self, message: Message) -> None:
         data = message["data"]
@@ -158,9 +165,7 @@ class Witness:
         message_id = data["messageId"]
         known = self._copies.setdefault(message_id, Copy())
         view = self.views.setdefault(message_id, View())
-        view.starts += 1
-        if view.starts > view.allowed:
-            self._find(Rule.NOTHING_TWICE, f"CHAT_RESPONSE number {view.starts} of {message_id}")
+        self._count(view, message_id, message.get("requestId"))
         self._check_reason(data, view)
         view.has_failed = False
         known.restart(known.rev)
@@ -173,6 +178,12 @@ class Witness:
             self._find(Rule.CONTRACT, f"ERROR {error['code']}")
         if message_id := error.get("messageId"):
             self.views.setdefault(message_id, View()).has_failed = True
+
+    def _push(self, message: Message) -> None:
+        data = message["data"]
+        if data["messageId"] in self.pushed or "requestId" in message:
+            self._find(Rule.NOTHING_TWICE, f"{data['messageId']} is pushed again, or as an answer")
+        self.pushed.add(data["messageId"])
 
     def _info(self, message: Message) -> None:
         if message["data"]["code"] not in ("RETRYING", "FALLBACK"):
@@ -203,5 +214,6 @@ _JUDGES = {
     "CHAT_RESPONSE": Witness._response,
     "ERROR": Witness._error,
     "INFO": Witness._info,
+    "CHAT_MESSAGE": Witness._push,
     "DISCONNECT": Witness._goodbye,
 }
