@@ -65,7 +65,7 @@ class Presence:
         self._query = self.rng.choice(("", "", "", "&coalesceMs=200", "&lang=en"))
         self._fair = fair
         self._beat_s = self.rng.choice((None, 15.0))
-        self._pause_s = 0.0 if fair else self.rng.choice((0.0, 0.0, 0.0, 0.2, 2.0))
+        self._pause_s = 0.0 if fair else self.rng.choice((0.0, 0.0, 0.0, 0.2, 1.0))
         self._visits = 0
         self._failures = 0  # to connect, one after the other
         self._was_online = False

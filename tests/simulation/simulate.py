@@ -28,7 +28,7 @@ WATCHDOG_S = 60.0
 """Real seconds that one seed may take; it takes a tenth of one."""
 END_OF_TIME_S = 50_000.0
 """Virtual seconds after which everything must have come to its end."""
-QUIET_S = 1000.0
+QUIET_S = 500.0
 """After this long without anybody, the slowest provider has closed and every grace is over."""
 FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """In memory where there is such a place: nothing here is about disks."""
@@ -130,7 +130,7 @@ async def _history(world: World) -> None:
 async def _act(world: World, device: Device) -> None:
     rng = world.chance(f"stories of {device.name}")
     await trio.sleep(rng.uniform(0, 2))
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.randint(1, 3)):
         story = rng.choice(STORIES)
         world.note(device.name, "begins", story.__name__)
         await story(world, device, rng)

@@ -243,7 +243,7 @@ async def rubbish(world: World, device: Device, rng: Random) -> None:
     """Bad messages get their ERROR, and the connection lives."""
     ask = world.new_ask(device)
     await device.ask(ask)
-    for text, code in rng.sample(RUBBISH, rng.randint(1, 5)):
+    for text, code in rng.sample(RUBBISH, rng.randint(2, 7)):
         await device.online()
         request_id = world.new_request_id("rubbish")
         if b"%b" not in text:

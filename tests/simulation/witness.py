@@ -90,6 +90,7 @@ class Witness:
             decode_server(text)
         except (BadJson, InvalidMessage, UnknownType) as exc:
             self._find(Rule.CONTRACT, f"{kind}: {exc}")
+            return
         expected = {1: "CONNECT", 2: "SYSTEM_MESSAGE"}.get(self._heard)
         if expected is not None and kind not in (expected, "DISCONNECT"):
             self._find(Rule.CONTRACT, f"message {self._heard} is {kind}")

@@ -207,7 +207,7 @@ def seeded_config(rng: Random) -> Config:
             session=Connections(cleanup_interval_s=rng.choice((5.0, 30.0)), handshake_timeout_s=10.0),
             message=Messages(
                 rate_limit_per_minute=rng.choice((0, 0, 0, 6)),
-                write_timeout_s=rng.choice((2.0, 10.0)),
+                write_timeout_s=rng.choice((4.0, 10.0)),
                 max_size_bytes=65_536,
             ),
             stream=Streams(
