@@ -56,7 +56,9 @@ async def ask_and_read(world: World, device: Device, rng: Random) -> None:
     visits, life = [other.visit for other in audience], world.life
     await device.ask(ask)
     outcome = await device.settled(ask)
-    if outcome.end is not None and ask.times_sent == 1 and life is world.life:
+    # An answer in one piece that failed before its first word is nothing to show.
+    is_shown = outcome.end is not None and (ask.streaming or outcome.reason != "error")
+    if is_shown and ask.times_sent == 1 and life is world.life:
         for other, visit in zip(audience, visits, strict=True):
             await other.saw(ask, visit)
 
