@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,20 +55,27 @@ def settings(folder: Path, upstream_url: str | None = None, **sections: Any) -> 
 
 
 class ServerProcess:
-    """A running server.
+    """A running server; ``program`` is what the interpreter is told to run.
 
     Attributes:
         port: where it listens.
         log_file: what it wrote to standard error.
     """
 
-    def __init__(self, folder: Path, scm: Mapping[str, Any], *, measured: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scm: Mapping[str, Any],
+        *,
+        measured: bool = True,
+        program: Sequence[str] = ("-m", "scm_trio"),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.config_file = folder / "scm.yml"
         self.config_file.write_text(yaml.safe_dump({"scm": dict(scm)}, allow_unicode=True), encoding="utf-8")
         self.log_file = folder / "stderr.log"
         announcement = folder / "stdout.log"
-        command = [sys.executable, "-m", "scm_trio", "serve", "--config", str(self.config_file), "--port", "0"]
+        command = [sys.executable, *program, "serve", "--config", str(self.config_file), "--port", "0"]
         with announcement.open("wb") as out, self.log_file.open("ab") as err:
             self.process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment(measured)

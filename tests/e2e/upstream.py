@@ -7,6 +7,8 @@ Plans, by the first word of the question:
 - ``slow``: fifty pieces, 20 ms apart.
 - ``long``: 900 000 characters as fast as they are taken.
 - ``gate``: the same once the test releases it.
+- ``step``: fifty pieces, the end and ``[DONE]``, each when the test allows it.
+- ``busy``: refused with status 503, but asked again it is like ``step``.
 - ``fail``: refused with status 400.
 - anything else: the usual pieces at once.
 """
@@ -40,10 +42,14 @@ class Exchange:
     Attributes:
         left: the client closed its connection before the answer was over.
         over: nothing will be said any more.
+        allowed: how many steps of a ``step`` may be taken.
+        written: how many have been.
     """
 
     def __init__(self, body: dict[str, Any]) -> None:
         self.body = body
+        self.allowed = 0
+        self.written = 0
         self.left = threading.Event()
         self.over = threading.Event()
         self.released = threading.Event()
@@ -54,6 +60,11 @@ class Exchange:
 
     def release(self) -> None:
         self.released.set()
+
+    def step(self, steps: int = 1) -> None:
+        """Allow so many further steps, and wait until they have been taken."""
+        self.allowed += steps
+        until(lambda: self.written >= self.allowed, f"step {self.allowed}")
 
 
 class FakeUpstream(ThreadingHTTPServer):
@@ -124,12 +135,38 @@ class _Handler(BaseHTTPRequestHandler):
         plan = exchange.question.split(" ")[0]
         if plan == "fail":
             self._json(400, json.dumps(official.openai_error("no such thing", "invalid_request_error")).encode())
+        elif plan == "busy" and sum(each.question == exchange.question for each in self.server.exchanges) == 1:
+            self._json(503, json.dumps(official.openai_error("overloaded", "server_error")).encode())
+        elif plan in {"step", "busy"}:
+            self._step_by_step(exchange)
         elif not exchange.body.get("stream"):
             self._json(
                 200, official.completion(ANSWER, model=exchange.body["model"], usage=official.openai_usage(7, 11))
             )
         else:
             self._stream(exchange, plan)
+
+    def _step_by_step(self, exchange: Exchange) -> None:
+        model, whole = exchange.body["model"], not exchange.body.get("stream")
+        if whole:
+            self._take_step(exchange)
+            self._json(200, official.completion("".join(SLOW), model=model, usage=official.openai_usage(7, 50)))
+            return
+        self._begin_stream()
+        for piece in SLOW:
+            self._take_step(exchange)
+            self._say(exchange, {"content": piece})
+            exchange.written += 1
+        self._take_step(exchange)
+        self._say(exchange, {}, "stop")
+        exchange.written += 1
+        self._take_step(exchange)
+        self._end_stream(model)
+        exchange.written += 1
+
+    def _take_step(self, exchange: Exchange) -> None:
+        while exchange.written >= exchange.allowed:
+            self._wait(threading.Event(), 0.01)
 
     def _json(self, status: int, data: bytes) -> None:
         self.send_response(status)
@@ -138,11 +175,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _stream(self, exchange: Exchange, plan: str) -> None:
+    def _begin_stream(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+
+    def _end_stream(self, model: str) -> None:
+        self._chunk(official.usage_chunk(7, 11, model=model))
+        self._chunk(official.DONE)
+        self._chunk(b"")
+
+    def _stream(self, exchange: Exchange, plan: str) -> None:
+        self._begin_stream()
         if plan in {"mute", "gate"}:
             self._wait(exchange.released, PATIENCE_S)
         for piece in {"slow": SLOW, "long": LONG, "gate": LONG}.get(plan, FIRST):
@@ -153,9 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         for piece in () if plan in {"slow", "long", "gate"} else REST:
             self._say(exchange, {"content": piece})
         self._say(exchange, {}, "stop")
-        self._chunk(official.usage_chunk(7, 11, model=exchange.body["model"]))
-        self._chunk(official.DONE)
-        self._chunk(b"")
+        self._end_stream(exchange.body["model"])
 
     def _say(self, exchange: Exchange, delta: dict[str, Any], finish: str | None = None) -> None:
         self._chunk(official.chunk(delta, finish, model=exchange.body["model"]))
