@@ -13,7 +13,7 @@ import trio
 
 from scm_trio.model import Chunk, Delta, DeltaKind
 
-MAX_DELTA_CHARS = 65_536
+MAX_DELTA_CHARS = 16_384
 """A longer piece from a provider is split, so that every delta fits into one frame."""
 
 

@@ -10,8 +10,9 @@ from scm_trio.protocol import messages
 from scm_trio.protocol.records import usage
 from scm_trio.protocol.texts import Lang, sentence
 
-MAX_FRAME_CHARS = 65_536
-"""Code points of text in one DATA frame. Twice that many (content and delta), escaped, stay below 1 MiB."""
+MAX_FRAME_CHARS = 16_384
+"""Code points of text in one DATA frame. A viewer who takes nothing holds one frame, and one on a slow line has to take it
+within the write timeout: twice that many (content and delta) are 100 kB of Chinese."""
 
 
 def start(info: AnswerInfo, *, rev: int, resumed: bool = False, reset: bool = False) -> messages.ChatStreamStart:
