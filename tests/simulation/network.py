@@ -16,7 +16,8 @@ import trio
 from attrs import field, frozen
 
 TINY_PIECES = 60
-"""So many reads may be cut up; after them they come whole, or a long answer would take for ever."""
+"""So many reads and writes may be cut up; after them they are larger, or a long answer would take for ever."""
+LARGER_BYTES = 8_192
 
 
 class Fate(Enum):
@@ -34,8 +35,9 @@ class Weather:
     Attributes:
         latency_s: how long a byte is under way.
         bytes_per_s: how many come through.
-        buffer_bytes: how many a sender may have under way before it has to wait.
-        piece_bytes: no read returns more, for the first ``TINY_PIECES`` reads.
+        buffer_bytes: how many a sender may have under way before it has to wait; ``LARGER_BYTES`` at least after
+            ``TINY_PIECES`` waits.
+        piece_bytes: no read returns more, as long as there were fewer than ``TINY_PIECES``.
         stalls: spans in which nothing comes through.
         fate: how it ends, if it does.
         fate_at_s: when it does.
@@ -130,7 +132,7 @@ class _Pipe:
         self._born = trio.current_time()
         self._pieces: deque[tuple[float, bytes]] = deque()  # with the times of their arrival
         self._held = 0
-        self._reads = 0
+        self._reads = self._waits = 0
         self._left_bytes = fate_at_bytes
         self._changed = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -144,12 +146,18 @@ class _Pipe:
                 raise trio.ClosedResourceError("this end was closed")
             if self._broken is Fate.RESET or self._is_refused:
                 raise trio.BrokenResourceError("the connection is broken")
-            room = self._weather.buffer_bytes - self._held
-            self._put(data[: max(0, room)])
-            data = data[max(0, room) :]
+            room = max(0, self._buffer_bytes - self._held)
+            self._put(data[:room])
+            data = data[room:]
             if not data:
                 return
+            self._waits += 1
             await self._room.park()
+
+    @property
+    def _buffer_bytes(self) -> int:
+        size = self._weather.buffer_bytes
+        return size if self._waits < TINY_PIECES else max(size, LARGER_BYTES)
 
     def _put(self, data: bytes) -> None:
         if not data:
@@ -163,7 +171,7 @@ class _Pipe:
 
     async def wait_for_room(self) -> None:
         await trio.lowlevel.checkpoint()
-        while self._held >= self._weather.buffer_bytes and self._broken is not Fate.RESET and not self._is_refused:
+        while self._held >= self._buffer_bytes and self._broken is not Fate.RESET and not self._is_refused:
             await self._room.park()
 
     @property

@@ -64,12 +64,16 @@ class Socket:
             "",
         )
         await self._send("\r\n".join(lines).encode())
+        if (status := await self.read_head()) != 101:
+            raise Refused(status)
+
+    async def read_head(self) -> int:
+        """Read the HTTP answer to the handshake; returns its status. Raises ``Closed``."""
         while (end := self._data.find(b"\r\n\r\n")) < 0:
             await self._fill()
         status = int(self._data[9:12])
-        if status != 101:
-            raise Refused(status)
         del self._data[: end + 4]
+        return status
 
     async def send(self, payload: bytes, opcode: int = TEXT) -> None:
         """Send one message; raises ``Closed``."""
