@@ -239,13 +239,9 @@ def test_a_chat_cancel_may_strike_at_any_step_of_an_answer_that_begins_anew():
         seen.add((end["finishReason"], said))
 
     assert cancel_at_every_step(scenario) > 60
-    assert seen == {
-        ("cancelled", ""),
-        ("cancelled", "old "),
-        ("cancelled", "new "),
-        ("cancelled", "new text"),
-        ("completed", "new text"),
-    }
+    certain = {("cancelled", ""), ("cancelled", "old "), ("cancelled", "new "), ("completed", "new text")}
+    # Between the last word and the end there is room for a cancel only in some orders of the tasks.
+    assert certain <= seen <= certain | {("cancelled", "new text")}
 
 
 def test_a_connection_may_be_cancelled_at_any_step():
