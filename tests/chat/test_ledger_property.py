@@ -228,9 +228,7 @@ def price(provider, model, usage):
     return (usage.prompt_tokens * table.prompt + usage.completion_tokens * table.completion) / 1_000_000
 
 
-@settings(
-    max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(stories)
 def test_the_ledger_has_exactly_one_row_per_attempt(story):
     watched, row, run, attempts, reserved, spent = trio.run(live, story, clock=MockClock(autojump_threshold=0))
