@@ -76,8 +76,8 @@ class AnswerReader(ABC):
             self._told_usage = self._usage
 
 
-MAX_COUNT = 2**53
-"""Larger counts are nonsense, and a database could not hold them."""
+MAX_COUNT = 2**31
+"""Larger counts are nonsense, and the ledger's columns could not hold them."""
 
 
 def count(counts: Any, name: str) -> int:
