@@ -232,6 +232,17 @@ class Store:
 
 
 @frozen
+class Files:
+    path: str = "scm-trio-files"
+    """A folder; where it is relative, beside an SQLite database, else in the working directory."""
+    max_size_bytes: int = _number(10_485_760, "max-size")
+    max_per_message: int = _number(8, minimum=0)
+    quota_bytes: int = _number(104_857_600, "quota", 0)
+    """Per user; each file counts as 4 KiB at least."""
+    orphan_age_s: float = _ms(86_400_000, "orphan-age", 60_000)
+
+
+@frozen
 class Broker:
     url: str = _url("memory://")
 
@@ -249,5 +260,6 @@ class Config:
     auth: Auth = Auth()
     ai: Ai = Ai()
     store: Store = Store()
+    files: Files = Files()
     broker: Broker = Broker()
     log: Log = Log()

@@ -18,6 +18,8 @@ import trio
 from attrs import field, frozen
 
 from scm_trio.auth import authenticator
+from scm_trio.chat.conversations import Conversations
+from scm_trio.chat.files import Files
 from scm_trio.chat.journal import StoreJournal
 from scm_trio.chat.limits import UserRates
 from scm_trio.chat.offer import Offer
@@ -29,6 +31,7 @@ from scm_trio.chat.service import ChatService, Rules
 from scm_trio.chat.usage import Cost, Spending, cost_of
 from scm_trio.cluster.hub import Connection, Hub
 from scm_trio.config import Config
+from scm_trio.development import secret_path
 from scm_trio.errors import CloseCode, Disconnect, StoreError
 from scm_trio.gateway.gate import Clock, Gate, Tokens
 from scm_trio.jwks import fetch_jwks
@@ -39,8 +42,11 @@ from scm_trio.providers.catalogue import build_providers, chain_providers
 from scm_trio.providers.fallback import Terms
 from scm_trio.providers.local import Local
 from scm_trio.store import runs
-from scm_trio.store.database import Database, Offload, in_thread, open_database
+from scm_trio.store.blobs import Folder
+from scm_trio.store.database import Database, Offload, in_thread, open_database, threads
 from scm_trio.web.app import build_app
+from scm_trio.web.files import FILES_PATH
+from scm_trio.web.multipart import OVERHEAD_BYTES
 from scm_trio.web.services import WebServices
 
 log = structlog.get_logger(__name__)
@@ -51,6 +57,8 @@ RECONNECT_SPREAD_S = 5.0
 FAREWELL_LIMIT_S = 5.0
 CLOSE_LIMIT_S = 20.0
 """How long answers may take to be sealed when the house is left in a hurry."""
+DISK_THREADS = 4
+EXPORT_THREADS = 2
 
 
 def _system_clock() -> Clock:
@@ -66,6 +74,10 @@ class Parts:
     providers: Mapping[str, Provider] | None = None
     """None: those of the configuration, with retries and fallback around them."""
 
+    def threads(self, count: int) -> Offload:
+        """Threads for blocking work other than SQL; where SQL needs none, that neither."""
+        return threads(count) if self.offload is in_thread else self.offload
+
 
 @frozen
 class House:
@@ -75,6 +87,7 @@ class House:
     gate: Gate
     listener: Listener
     database: Database
+    files: Files
     providers: Mapping[str, Provider]
 
     async def drain(self, grace_s: float, hurry: trio.Event) -> None:
@@ -115,6 +128,7 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
         ttl_s=TOKEN_TTL_S,
         leeway_s=config.auth.leeway_s,
     )
+    folder = Folder(secret_path(config).parent / config.files.path, parts.threads(DISK_THREADS))
     async with open_database(config.store.url, offload=parts.offload) as database, trio.open_nursery() as tasks:
         writing, running, models = (trio.CancelScope(shield=True) for _ in range(3))
         try:
@@ -133,7 +147,8 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
                 terms = Terms(parts.clock.jitter, fits, streams.first_token_timeout_s, restart=config.ai.restart)
                 providers = chain_providers(configured, config.ai, terms)
             nursery = await tasks.start(_hosted, running, _runs_nursery)
-            house = _build(config, parts.clock, tokens, database, providers, nursery)
+            files = Files(database, folder, config.files, parts.clock.now, parts.clock.new_id)
+            house = _build(config, parts, tokens, files, providers, nursery)
             tasks.start_soon(_sweep, house)
             tasks.start_soon(house.gate.service.keep_checkpoints)
             try:
@@ -183,13 +198,13 @@ def _costs(config: Config) -> dict[str, Cost]:
 
 def _build(
     config: Config,
-    clock: Clock,
+    parts: Parts,
     tokens: Tokens,
-    database: Database,
+    files: Files,
     providers: Mapping[str, Provider],
     running: trio.Nursery,
 ) -> House:
-    settings = config.websocket
+    settings, clock, database = config.websocket, parts.clock, files.database
     metrics = Metrics(now=trio.current_time)
     rules = Rules(settings.stream, config.ai, settings.message.max_prompt_chars)
     costs = _costs(config)
@@ -209,8 +224,9 @@ def _build(
         runs=running,
     )
     gate.service.announce = lambda run: _announce(gate.hub, run)
-    app = build_app(_web_services(gate, database, Offer(providers, config.ai), quotas))
-    return House(config, gate, Listener(gate, app), database, providers)
+    app = build_app(_web_services(gate, parts, files, Offer(providers, config.ai), quotas))
+    body_limits = {FILES_PATH: config.files.max_size_bytes + OVERHEAD_BYTES}
+    return House(config, gate, Listener(gate, app, body_limits=body_limits), database, files, providers)
 
 
 def _announce(hub: Hub, run: Run) -> None:
@@ -218,7 +234,8 @@ def _announce(hub: Hub, run: Run) -> None:
         connection.show(run)
 
 
-def _web_services(gate: Gate, database: Database, offer: Offer, quotas: Quotas) -> WebServices:
+def _web_services(gate: Gate, parts: Parts, files: Files, offer: Offer, quotas: Quotas) -> WebServices:
+    database = files.database
     return WebServices(
         authenticator=gate.tokens.authenticator,
         metrics=gate.metrics,
@@ -231,6 +248,10 @@ def _web_services(gate: Gate, database: Database, offer: Offer, quotas: Quotas) 
         query_token=gate.tokens.query_allowed,
         usage=Spending(database, gate.clock.now).read,
         quota=lambda user_id: quotas.standing(database, user_id, gate.clock.now()),
+        files=files,
+        conversations=Conversations(database),
+        offload=parts.threads(EXPORT_THREADS),
+        now=gate.clock.now,
     )
 
 
@@ -248,11 +269,12 @@ def _readiness(gate: Gate, database: Database) -> Callable[[], Awaitable[Mapping
 
 
 async def _sweep(house: House) -> None:
-    """The sweeper: forgets ended runs and quiet users, and says once in a while how busy the house is."""
+    """The sweeper: forgets ended runs, quiet users and unneeded files, and says once in a while how busy the house is."""
     interval_s = house.config.websocket.session.cleanup_interval_s
     while True:
         await trio.sleep(interval_s)
         now = trio.current_time()
         house.gate.service.sweep(now)
         house.gate.rates.sweep(now)
+        await house.files.sweep()
         log.debug("statistics", **house.gate.metrics.connection_stats())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import h11
@@ -63,11 +64,15 @@ class _Visitor:
 
 @define
 class Listener:
-    """Handles one accepted stream after the other; ``welcome`` is the handler."""
+    """Handles one accepted stream after the other; ``welcome`` is the handler.
+
+    ``body_limits``: bytes of a request's body, for paths that take more than others.
+    """
 
     gate: Gate
     app: ASGIApp
     tls: ssl.SSLContext | None = None
+    body_limits: Mapping[str, int] = field(factory=dict)
     _strangers: dict[trio.CancelScope, None] = field(factory=dict, init=False)
 
     async def welcome(self, stream: trio.abc.Stream) -> None:
@@ -133,6 +138,7 @@ class Listener:
             scheme="https" if self.tls else "http",
             head_timeout_s=self.gate.settings.session.handshake_timeout_s,
             write_timeout_s=self.gate.settings.message.write_timeout_s,
+            body_limits=self.body_limits,
             draining=lambda: self.gate.service.draining,
         )
 

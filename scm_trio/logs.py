@@ -31,6 +31,8 @@ def configure(settings: Log) -> None:
     )
     # Libraries may log what passes through them; only their warnings are wanted.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    # It warns of every malformed form, in the words of whoever sent it.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def _renderer(settings: Log) -> Any:

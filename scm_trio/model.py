@@ -59,6 +59,23 @@ class Usage:
 
 
 @frozen
+class File:
+    """An uploaded file. ``name`` is a label for people, ``media_type`` is what its content turned out to be."""
+
+    file_id: str
+    user_id: str
+    """Whoever uploaded it."""
+    name: str = field(repr=False)
+    media_type: str
+    size_bytes: int
+    created_at: float = 0.0
+
+    @property
+    def is_image(self) -> bool:
+        return self.media_type.startswith("image/")
+
+
+@frozen
 class Message:
     """A stored message, one node of its conversation's tree."""
 
@@ -76,11 +93,13 @@ class Message:
     finish_reason: str | None = None
     usage: Usage | None = None
     created_at: float = 0.0
+    attachments: tuple[File, ...] = ()
+    """In the order in which they were attached; filled in by ``store/files.py``."""
 
 
 @frozen
 class Image:
-    """A picture that goes along with a turn; ``media_type`` is like ``image/png``."""
+    """A picture that a turn shows to the model."""
 
     media_type: str
     data: bytes = field(repr=False)

@@ -69,3 +69,10 @@ def test_exc_info_without_an_exception_says_nothing(capsys):
     logs.configure(Log(format="json"))
     structlog.get_logger("here").warning("calm", exc_info=True)
     assert "traceback" not in json.loads(capsys.readouterr().err)
+
+
+def test_a_malformed_form_is_not_quoted(capsys):
+    logs.configure(Log(format="json"))
+    logging.getLogger("python_multipart.multipart").warning("Found invalid character %r in header", "x")
+    logging.getLogger("some.library").warning("heard")
+    assert "invalid character" not in capsys.readouterr().err

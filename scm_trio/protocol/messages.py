@@ -356,6 +356,29 @@ class StoredMessage:
     offline: bool | None = None
 
 
+# ---- over HTTP only
+
+
+@frozen
+class FileInfo:
+    """An uploaded file; ``size`` is in bytes."""
+
+    file_id: str
+    name: str
+    media_type: str
+    size: int
+    created_at: str
+
+
+@frozen
+class Conversation:
+    """An exported conversation: one branch, oldest message first, or all of them in the order of storing."""
+
+    session: SessionInfo
+    messages: tuple[StoredMessage, ...]
+    exported_at: str
+
+
 CLIENT_TYPES: dict[str, type] = {
     "HEARTBEAT": Heartbeat,
     "DISCONNECT": ClientDisconnect,

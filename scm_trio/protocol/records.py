@@ -1,17 +1,49 @@
-"""What is stored, as wire messages. Pure.
+"""What is stored, as wire messages: a session, a message, a file. Pure.
 
-History, export and pushes all take their shapes from here, so that they cannot differ.
+History, export, pushes and uploads all take their shapes from here, so that they cannot differ.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, cast
 
-from scm_trio.model import Message, Usage
+from scm_trio.model import File, Message, Session, Usage
 from scm_trio.protocol import messages
 from scm_trio.protocol.codec import timestamp
 
 Status = Literal["sent", "delivered", "read"]
+
+
+def session(
+    stored: Session,
+    *,
+    role: messages.Role = "owner",
+    members: Sequence[messages.Member] = (),
+    unread: int = 0,
+) -> messages.SessionInfo:
+    """A session as one of its members sees it.
+
+    Args:
+        stored: the session; its ``session_id`` is what this member calls it.
+        role: the member's own.
+        members: everybody; without any, the owner is alone.
+        unread: messages after the member's read marker.
+    """
+    return messages.SessionInfo(
+        session_id=stored.session_id,
+        global_id=stored.global_id,
+        title=stored.title,
+        archived=stored.archived,
+        model=stored.model,
+        provider=stored.provider,
+        system_prompt=stored.system_prompt,
+        role=role,
+        members=tuple(members) or (messages.Member(messages.Id(stored.owner_id), "owner"),),
+        unread=unread,
+        created_at=timestamp(stored.created_at),
+        updated_at=timestamp(stored.updated_at),
+    )
 
 
 def message(
@@ -20,7 +52,7 @@ def message(
     """A message as one of its session's members sees it.
 
     Args:
-        stored: the message.
+        stored: the message with its attachments.
         session_id: as that member calls the session.
         status: how far the message has come.
         offline: True where it came while the member was away.
@@ -35,12 +67,23 @@ def message(
         content=stored.content,
         status=status,
         created_at=timestamp(stored.created_at),
+        attachments=tuple(map(attachment, stored.attachments)),
         reasoning=stored.reasoning or None,
         model=stored.model,
         provider=stored.provider,
         finish_reason=stored.finish_reason,
         usage=None if stored.usage is None else usage(stored.usage),
         offline=offline,
+    )
+
+
+def attachment(stored: File) -> messages.Attachment:
+    return messages.Attachment(stored.file_id, stored.name, stored.media_type, stored.size_bytes)
+
+
+def file(stored: File) -> messages.FileInfo:
+    return messages.FileInfo(
+        stored.file_id, stored.name, stored.media_type, stored.size_bytes, timestamp(stored.created_at)
     )
 
 

@@ -6,6 +6,7 @@ says what the server sends: every field that is always there is required, and th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from inspect import getdoc, isclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -81,6 +82,19 @@ def document(direction: Direction) -> Schema:
     }
 
 
+def model_schemas(classes: Iterable[type], refer: str) -> dict[str, Schema]:
+    """The schemas of what the server sends, by the names of the classes: these, and those inside them.
+
+    Args:
+        classes: of ``messages.py``.
+        refer: what stands before a name in a reference.
+    """
+    models = _Models(refer, strict=True)
+    for cls in classes:
+        models.refer_to(cls)
+    return dict(sorted(models.inner.items()))
+
+
 class _Models:
     """Turns models into schemas and keeps, in ``inner``, those that are referred to by name."""
 
@@ -146,7 +160,7 @@ class _Models:
         if kind in _NAMED:
             return self._refer_to(kind.__name__, _NAMED[kind])
         if attrs.has(kind):
-            return self._refer_to(kind.__name__, {**_description(kind), **self._object(kind)})
+            return self.refer_to(kind)
         origin, inside = get_origin(kind), get_args(kind)
         if origin is Literal:
             return {"enum": list(inside)}
@@ -155,6 +169,10 @@ class _Models:
         if origin in (Union, UnionType):
             return {"anyOf": [self._of(each) for each in inside]}
         raise TypeError(f"no schema for {kind}")
+
+    def refer_to(self, cls: type) -> Schema:
+        """Return a reference to a class, whose schema is then in ``inner``."""
+        return self._refer_to(cls.__name__, {**_description(cls), **self._object(cls)})
 
     def _refer_to(self, name: str, schema: Schema) -> Schema:
         self.inner[name] = schema

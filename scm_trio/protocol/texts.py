@@ -56,6 +56,19 @@ _NOTICES: dict[str, tuple[str, str]] = {
     "NOT_YET": ("本服务器尚不支持 {kind}", "This server does not support {kind} yet"),
     "RETRYING": ("{provider} 暂时没有回答，正在重试", "{provider} does not answer for the moment; trying again"),
     "FALLBACK": ("已切换到 {provider}", "{provider} answers instead"),
+    "FILE_TOO_LARGE": ("文件过大，最多 {limit} 字节", "The file is too large: at most {limit} bytes"),
+    "FILE_QUOTA": (
+        "您的文件空间已满（最多 {limit} 字节），请先删除带附件的对话",
+        "Your files take up all of your {limit} bytes; delete conversations with attachments first",
+    ),
+    "TOO_MANY_UPLOADS": (
+        "同时上传的文件过多，最多 {limit} 个",
+        "Too many files are being uploaded at once: at most {limit}",
+    ),
+    "IMAGES_UNSEEN": (
+        "{provider} 无法查看图片，只收到了图片的文件名",
+        "{provider} cannot see pictures; it was told their names only",
+    ),
     "BINARY": ("只接受文本消息", "Only text messages are taken"),
     "NOT_UTF8": ("消息不是 UTF-8", "The message is not UTF-8"),
     "INVALID_MESSAGES": ("无效消息过多", "Too many invalid messages"),
@@ -97,6 +110,14 @@ EXPECTED: dict[str, tuple[str, str]] = {
         "parentMessageId、regenerateOf 与 editOf 只能填一个",
         "only one of parentMessageId, regenerateOf and editOf is expected",
     ),
+    "media_type": (
+        "只接受 PNG、JPEG、GIF、WebP、PDF 和 UTF-8 文本（不含 HTML 与 SVG）",
+        "PNG, JPEG, GIF, WebP, PDF or UTF-8 text other than HTML and SVG is expected",
+    ),
+    "form": ("应为 multipart/form-data 表单", "a multipart/form-data form is expected"),
+    "one_file": ("每个请求只能上传一个文件", "one file per request is expected"),
+    "too_many": ("数量过多", "there are too many"),
+    "repeated": ("不能重复", "it must not be repeated"),
     "session": ("URL 与消息中都没有 sessionId", "neither the URL nor the message has a sessionId"),
     "unsupported": ("尚不支持", "it is not supported yet"),
 }

@@ -20,7 +20,7 @@ from scm_trio.store import migrate
 from scm_trio.store.failures import FOREIGN, translated
 from scm_trio.store.writer import Offload, Writer
 
-__all__ = ["Database", "Offload", "in_thread", "inline", "open_database"]
+__all__ = ["Database", "Offload", "in_thread", "inline", "open_database", "threads"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,6 +42,16 @@ async def in_thread(fn: Callable[[*Ts], T], *args: *Ts) -> T:
         limiter = trio.CapacityLimiter(engines.MAX_CONNECTIONS)
         _threads.set(limiter)
     return await trio.to_thread.run_sync(fn, *args, limiter=limiter)
+
+
+def threads(count: int) -> Offload:
+    """Return an ``Offload`` with so many threads of its own, for what must not hold up the database."""
+    limiter = trio.CapacityLimiter(count)
+
+    async def offload(fn: Callable[[*Ts], T], *args: *Ts) -> T:
+        return await trio.to_thread.run_sync(fn, *args, limiter=limiter)
+
+    return offload
 
 
 async def inline(fn: Callable[[*Ts], T], *args: *Ts) -> T:

@@ -25,6 +25,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 RUNNING = "running"
 ENDED = "ended"
 
+COMING = "coming"
+READY = "ready"
+LEAVING = "leaving"
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -76,6 +80,52 @@ messages = Table(
     UniqueConstraint("message_id"),
     Index(None, "session_id", "conversation_id", "sequence"),
     Index(None, "parent_id"),
+    sqlite_autoincrement=True,
+)
+
+files = Table(
+    "files",
+    metadata,
+    # The row is there before the first byte and goes after the last: nothing lies on the disk that no row knows.
+    Column("file_id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("attached_at", Double),
+    Index(None, "user_id"),
+    Index(
+        "ix_files_unattached",
+        "created_at",
+        sqlite_where=text("attached_at IS NULL"),
+        postgresql_where=text("attached_at IS NULL"),
+    ),
+    Index(
+        "ix_files_leaving",
+        "file_id",
+        sqlite_where=text("state = 'leaving'"),
+        postgresql_where=text("state = 'leaving'"),
+    ),
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    # Emptied with its message, so that the sweeper finds what has lost it without looking at everything else.
+    Column("message_id", Text, ForeignKey("messages.message_id", ondelete="SET NULL")),
+    Column("position", Integer, nullable=False),
+    Column("file_id", Text, ForeignKey("files.file_id", ondelete="CASCADE"), nullable=False),
+    UniqueConstraint("message_id", "position"),
+    Index(None, "file_id"),
+    Index(
+        "ix_attachments_lost",
+        "sequence",
+        sqlite_where=text("message_id IS NULL"),
+        postgresql_where=text("message_id IS NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -158,6 +208,7 @@ reservations = Table(
 # As literals, because a planner cannot match a parameter with a partial index.
 run_is_running = runs.c.state == literal_column(f"'{RUNNING}'")
 attempt_is_running = usage.c.outcome == literal_column(f"'{RUNNING}'")
+file_is_leaving = files.c.state == literal_column(f"'{LEAVING}'")
 
 
 def insert_unless_there(dialect: str, table: Table, *unique: str) -> sqlite.Insert | postgresql.Insert:

@@ -20,14 +20,12 @@ class ChatPathRoutes:
     services: WebServices
 
     def operations(self) -> list[Operation]:
-        parameters = [
+        parameters = (
             Parameter("userId", "Must be the token's user where it is given"),
             Parameter("sessionId", "The chat session of messages that name none"),
             Parameter("coalesceMs", "Smallest distance between two frames of an answer, 0 to 500"),
-            Parameter("lang", "zh or en"),
-        ]
-        if self.services.query_token:
-            parameters.append(Parameter("token", "The token, for clients that cannot set a header"))
+        )
+        tokens = ("bearer", "subprotocol", *(("queryToken",) if self.services.query_token else ()))
         return [
             Operation(
                 "GET",
@@ -39,7 +37,8 @@ class ChatPathRoutes:
                     401: Answer("The token is missing, invalid or expired", ERROR),
                     426: Answer("A plain GET", ERROR),
                 },
-                parameters=tuple(parameters),
+                parameters=parameters,
+                tokens=tokens,
             )
         ]
 

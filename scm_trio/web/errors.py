@@ -6,12 +6,15 @@ import math
 from collections.abc import Mapping
 
 import orjson
+import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from scm_trio.errors import RequestFailed
+from scm_trio.errors import RequestFailed, ServerBusy
 from scm_trio.protocol.texts import Lang, language, sentence
+
+log = structlog.get_logger(__name__)
 
 STATUS = {
     "BAD_JSON": 400,
@@ -54,6 +57,9 @@ _CODE_OF_STATUS = {
     500: "INTERNAL",
 }
 
+CODES = tuple(dict.fromkeys([*STATUS, *_CODE_OF_STATUS.values(), "BAD_REQUEST"]))
+"""Every code that a failure over HTTP can have."""
+
 
 def language_of(query_lang: str | None, accept_language: str | None) -> Lang:
     """``?lang=`` wins over ``Accept-Language``; Chinese when neither asks for English."""
@@ -87,6 +93,12 @@ async def on_request_failed(request: Request, exc: Exception) -> Response:
     if exc.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(exc.retry_after_s))
     return error_response(request, status, exc.code, headers, field=exc.field, **exc.params)
+
+
+async def on_store_failed(request: Request, exc: Exception) -> Response:
+    """The database or the disk: whoever asks again later may be luckier."""
+    log.error("store failed", path=request.url.path, error=str(exc))
+    return await on_request_failed(request, ServerBusy("store", retry_after_s=2))
 
 
 async def on_http_exception(request: Request, exc: Exception) -> Response:

@@ -42,7 +42,8 @@ class Exchange:
     info: HttpInfo
     request: h11.Request
     _body_bytes: int = field(init=False, default=0)
-    _body_deadline: float | None = field(init=False, default=None)
+    _body_limit_bytes: int = field(init=False, default=0)
+    _body_begun_at: float | None = field(init=False, default=None)
     _request_done: bool = field(init=False, default=False)
     _refusal: _Refusal | None = field(init=False, default=None)
     _head: h11.Response | None = field(init=False, default=None)
@@ -52,9 +53,10 @@ class Exchange:
     async def run(self) -> bool:
         """Answer the request; False when the connection cannot carry another one."""
         scope = self._scope()
+        self._body_limit_bytes = self.info.body_limits.get(scope["path"], self.info.body_limit_bytes)
         if self._has_two_lengths():
             self._refusal = _Refusal(400)
-        elif self._declared_bytes() > self.info.body_limit_bytes:
+        elif self._declared_bytes() > self._body_limit_bytes:
             self._refuse_large()
         else:
             await self._call_app(scope)
@@ -122,10 +124,11 @@ class Exchange:
 
     async def _next_part(self) -> bytes | None:
         """Read on in the body; None when the request is refused for it, too late or too large."""
-        if self._body_deadline is None:
-            self._body_deadline = trio.current_time() + self.info.body_timeout_s
+        if self._body_begun_at is None:
+            self._body_begun_at = trio.current_time()
+        earned_s = self._body_bytes // self.info.body_bytes_per_s
         try:
-            with trio.fail_at(self._body_deadline):
+            with trio.fail_at(self._body_begun_at + self.info.body_timeout_s + earned_s):
                 event = await self.wire.body()
         except trio.TooSlowError:
             self._refusal = _Refusal(408, field="body")
@@ -137,16 +140,20 @@ class Exchange:
             self._request_done = True
             return b""
         self._body_bytes += len(event.data)
-        if self._body_bytes > self.info.body_limit_bytes:
+        if self._body_bytes > self._body_limit_bytes:
             self._refuse_large()
             return None
         return bytes(event.data)
 
     def _refuse_large(self) -> None:
-        self._refusal = _Refusal(413, limit=self.info.body_limit_bytes)
+        self._refusal = _Refusal(413, limit=self._body_limit_bytes)
 
     async def _take_rest(self) -> bool:
-        """Read what the application left of the body, so that the next request is found behind it."""
+        """Read what the application left of the body, so that the next request is found behind it.
+
+        Of a large one that was not wanted, no more is read than any other path takes.
+        """
+        self._body_limit_bytes = min(self._body_limit_bytes, self._body_bytes + self.info.body_limit_bytes)
         with suppress(PeerGone):
             while self.wire.keeps_alive and self.wire.body_pending:
                 if await self._next_part() is None:

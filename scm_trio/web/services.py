@@ -9,11 +9,15 @@ from attrs import frozen
 from starlette.requests import Request
 
 from scm_trio.auth import pick_token
+from scm_trio.chat.conversations import Conversations
+from scm_trio.chat.files import Files
 from scm_trio.chat.offer import OnOffer
 from scm_trio.chat.quota import Standing
-from scm_trio.errors import Forbidden
+from scm_trio.errors import Forbidden, NotFound
 from scm_trio.metrics import Metrics
 from scm_trio.model import Principal
+from scm_trio.protocol.codec import is_id
+from scm_trio.store.database import Offload
 from scm_trio.store.ledger import AttemptRow, UsageDay
 
 
@@ -51,6 +55,10 @@ class WebServices:
         models: what can be asked for; told whether the vendors are to be asked as well.
         quota: what a user is limited to today, None where that is nothing.
         usage: what a user spent between two times (None: by default) by day, or attempt by attempt up to a number.
+        files: what users uploaded.
+        conversations: what was said.
+        offload: carries work that would hold up everybody else.
+        now: wall clock, seconds since the epoch.
         token_ttl_s: how long a refreshed token lives.
         allow_refresh: whether the configuration lets valid tokens be exchanged for new ones.
         query_token: whether the WebSocket handshake takes ``?token=``; plain HTTP never does.
@@ -63,6 +71,10 @@ class WebServices:
     stats: Callable[[], Mapping[str, object]]
     models: Callable[[bool], Awaitable[OnOffer]]
     usage: Callable[[str, float | None, float | None, int | None], Awaitable[Sequence[UsageDay] | Sequence[AttemptRow]]]
+    files: Files
+    conversations: Conversations
+    offload: Offload
+    now: Callable[[], float]
     quota: Callable[[str], Awaitable[Standing | None]] = _unlimited
     token_ttl_s: float = 3600.0
     allow_refresh: bool = False
@@ -89,3 +101,15 @@ class WebServices:
         if not principal.is_admin:
             raise Forbidden("administrators only")
         return principal
+
+
+def path_id(request: Request) -> str:
+    """The ``{id}`` of the request's path.
+
+    Raises:
+        NotFound: nothing can have such an id.
+    """
+    found: str = request.path_params["id"]
+    if not is_id(found):
+        raise NotFound("no id")
+    return found

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from scm_trio.chat.quota import Standing
-from scm_trio.errors import InvalidMessage, ServerBusy, StoreError
+from scm_trio.errors import InvalidMessage
 from scm_trio.protocol.codec import timestamp
 from scm_trio.store.ledger import AttemptRow, UsageDay
 from scm_trio.web.openapi import ERROR, INTEGER, STRING, TIME, Answer, Operation, Parameter, array_of, object_of
@@ -76,6 +76,7 @@ class UsageRoutes:
                         object_of(rows=rows, quota={"oneOf": [_QUOTA, {"type": "null"}]}),
                     ),
                     400: Answer("A parameter is not valid", ERROR),
+                    503: Answer("The database does not answer", ERROR),
                 },
                 access="user",
                 parameters=_PARAMETERS,
@@ -92,11 +93,8 @@ class UsageRoutes:
         detail = asked.get("detail")
         if detail not in {None, "attempts"}:
             raise InvalidMessage(field="detail", expected="attempts")
-        try:
-            rows = await self.services.usage(principal.user_id, since, until, limit if detail else None)
-            quota = await self.services.quota(principal.user_id)
-        except StoreError as exc:
-            raise ServerBusy("store", retry_after_s=2) from exc
+        rows = await self.services.usage(principal.user_id, since, until, limit if detail else None)
+        quota = await self.services.quota(principal.user_id)
         return JSONResponse({"rows": [_row(row) for row in rows], "quota": _quota(quota)})
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import h11
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 _READ_BYTES = 65_536
 _WRITE_BYTES = 65_536
@@ -23,8 +23,9 @@ class HttpInfo:
 
     ``client`` and ``server`` are (host, port). ``head_timeout_s`` runs from the first byte of a request to the end of
     its head, ``keep_alive_timeout_s`` from an answer to the next request, ``body_timeout_s`` over a whole request body,
-    ``write_timeout_s`` over each piece of 64 KiB that is sent. While ``draining()`` is true, every answer is the last
-    one of its connection.
+    and a second more for every ``body_bytes_per_s`` that have come; ``write_timeout_s`` over each piece of 64 KiB that is
+    sent. A body has ``body_limit_bytes`` at most, or what ``body_limits`` says of its path. While ``draining()`` is true,
+    every answer is the last one of its connection.
     """
 
     client: tuple[str, int] | None = None
@@ -33,8 +34,10 @@ class HttpInfo:
     head_timeout_s: float = 10.0
     keep_alive_timeout_s: float = 15.0
     body_timeout_s: float = 60.0
+    body_bytes_per_s: int = 16_384
     write_timeout_s: float = 10.0
     body_limit_bytes: int = 1_048_576
+    body_limits: Mapping[str, int] = field(factory=dict)
     draining: Callable[[], bool] = lambda: False
 
 

@@ -36,6 +36,10 @@ GIVEN = {
     "NOT_YET": {"kind"},
     "RETRYING": {"provider"},
     "FALLBACK": {"provider"},
+    "IMAGES_UNSEEN": {"provider"},
+    "FILE_TOO_LARGE": {"limit"},
+    "FILE_QUOTA": {"limit"},
+    "TOO_MANY_UPLOADS": {"limit"},
 }
 
 

@@ -9,6 +9,7 @@ import h11
 import pytest
 import trio
 from attrs import Factory, define, evolve, frozen
+from starlette.applications import Starlette
 from trio.testing import memory_stream_pair
 
 from scm_trio.chat.offer import OfferedProvider, OnOffer
@@ -17,9 +18,13 @@ from scm_trio.errors import TokenExpired, Unauthorized
 from scm_trio.metrics import Metrics
 from scm_trio.model import Principal
 from scm_trio.providers.vendor_lists import VendorList
+from scm_trio.store.database import inline
+from scm_trio.testing import Server
 from scm_trio.web.app import build_app
 from scm_trio.web.http1 import HttpInfo, serve_http
 from scm_trio.web.services import WebServices
+
+from .contract import Contract
 
 
 @frozen
@@ -34,8 +39,11 @@ class Answer:
 
 
 class Peer:
-    def __init__(self, stream: trio.StapledStream) -> None:
+    """Speaks HTTP over a stream. With a contract, every answer to ``ask`` is held against it."""
+
+    def __init__(self, stream: trio.abc.Stream, contract: Contract | None = None) -> None:
         self.stream = stream
+        self.contract = contract
         self._parser = h11.Connection(h11.CLIENT)
         self.done = trio.Event()
 
@@ -51,7 +59,10 @@ class Peer:
             lines["Content-Length"] = str(len(body))
         head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         await self.say(head.encode() + b"\r\n" + (body or b""))
-        return await self.answer(method)
+        answer = await self.answer(method)
+        if self.contract is not None:
+            self.contract.check(method, target, answer)
+        return answer
 
     async def answer(self, method: str = "GET") -> Answer:
         """Parse the next response; the parser is told a fitting request first."""
@@ -112,11 +123,17 @@ def stuck():
     return Stuck
 
 
+def contract_of(app: Any) -> Contract | None:
+    """That of the whole application; a test's own little one promises nothing."""
+    document = getattr(app.state, "openapi", None) if isinstance(app, Starlette) else None
+    return Contract(document) if document else None
+
+
 @asynccontextmanager
 async def _connected(app, **info: Any):
     """A peer of ``serve_http(app)``. Like the listener, this closes the stream afterwards."""
     theirs, ours = memory_stream_pair()
-    peer = Peer(theirs)
+    peer = Peer(theirs, contract_of(app))
 
     async def serve() -> None:
         await serve_http(app, ours, evolve(HttpInfo(client=("192.0.2.1", 4711), server=("test", 80)), **info))
@@ -204,6 +221,10 @@ class World:
             models=self.models,
             usage=self.usage,
             quota=self.quota,
+            files=None,
+            conversations=None,
+            offload=inline,
+            now=lambda: 1_700_000_000.0,
             token_ttl_s=600.0,
             allow_refresh=True,
         )
@@ -220,3 +241,13 @@ async def site(world):
     """A peer of the whole application, through the bridge."""
     async with _connected(build_app(world.services())) as peer:
         yield peer
+
+
+@pytest.fixture
+def calling():
+    """A peer of a whole server (``open_server``), its answers held against the document."""
+
+    def call(server: Server) -> Peer:
+        return Peer(server.dial(), Contract(server.house.listener.app.state.openapi))
+
+    return call

@@ -113,6 +113,33 @@ async def test_a_slow_body_gets_a_408(connected, autojump_clock) -> None:
         assert trio.current_time() == 60.0
 
 
+async def test_a_body_that_keeps_coming_has_a_second_more_for_each_share(connected, autojump_clock) -> None:
+    async with connected(echo, body_timeout_s=10.0, body_bytes_per_s=1000) as peer:
+        await peer.say("POST / HTTP/1.1\nHost: test\nContent-Length: 30000\n\n")
+        for _ in range(15):
+            await trio.sleep(1)
+            await peer.say(b"x" * 1000)
+        answer = await peer.answer()
+        assert (answer.status, trio.current_time()) == (408, 25.0)
+
+
+async def test_a_path_may_take_larger_bodies_than_others(connected) -> None:
+    async with connected(echo, body_limit_bytes=10, body_limits={"/large": 20}) as peer:
+        assert (await peer.ask("POST", "/large", b"x" * 20)).body == b"x" * 20
+        assert (await peer.ask("POST", "/large?x=y", b"x" * 21)).status == 413
+    async with connected(echo, body_limit_bytes=10, body_limits={"/large": 20}) as peer:
+        assert (await peer.ask("POST", "/larger", b"x" * 11)).status == 413
+
+
+async def test_of_a_large_body_that_nobody_wants_little_is_read(connected) -> None:
+    async with connected(hello, body_limit_bytes=10, body_limits={"/large": 1_000_000}) as peer:
+        await peer.say("POST /large HTTP/1.1\nHost: test\nContent-Length: 500000\n\n")
+        assert (await peer.answer()).status == 200
+        await peer.say(b"x" * 100)
+        await peer.stream.send_eof()
+        assert await peer.everything() == b""
+
+
 async def test_broken_chunks_get_a_400(connected) -> None:
     async with connected(echo) as peer:
         await peer.say("POST / HTTP/1.1\nHost: test\nTransfer-Encoding: chunked\n\nnonsense\n")

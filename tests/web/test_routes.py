@@ -1,8 +1,7 @@
 """The routes, each asked through the bridge."""
 
-import json
-
 import pytest
+from jsonschema import Draft202012Validator
 
 from scm_trio.providers.vendor_lists import VendorList
 from scm_trio.web.app import build_app
@@ -177,32 +176,83 @@ async def test_the_openapi_document_has_exactly_the_routes_of_the_application(si
 
 async def test_what_the_document_protects_is_protected(site) -> None:
     document = (await site.ask("GET", "/scm/ai/openapi.json")).json
-    protected = set()
+    protected, public = set(), set()
     for path, item in document["paths"].items():
         for method, operation in item.items():
-            status = (await site.ask(method.upper(), path.replace("{name}", "main.js"))).status
-            assert (status == 401) == bool(operation["security"]), path
+            target = path.replace("{name}", "main.js").replace("{id}", "some-id")
+            status = (await site.ask(method.upper(), target)).status
             assert str(status) in operation["responses"], path
-            if operation["security"]:
-                protected.add(path)
+            (protected if status == 401 else public).add((method, path, bool(operation["security"])))
 
-    assert protected == {"/scm/ai/stats", "/scm/ai/models", "/scm/ai/token/refresh", "/scm/ai/usage"}
+    assert all(secured for _, _, secured in protected)
+    # The handshake of the WebSocket has tests of its own; a plain GET does not get as far as its token.
+    assert {path for _, path, secured in public if secured} == {"/scm/websocket/ai/chat"}
+    assert {(method, path) for method, path, _ in protected} == {
+        ("get", "/scm/ai/stats"),
+        ("get", "/scm/ai/models"),
+        ("post", "/scm/ai/token/refresh"),
+        ("get", "/scm/ai/usage"),
+        ("get", "/scm/ai/sessions/{id}/export"),
+        ("post", "/scm/ai/files"),
+        ("get", "/scm/ai/files/{id}"),
+    }
+
+
+def references(value) -> list[str]:
+    if isinstance(value, dict):
+        return [value["$ref"]] if "$ref" in value else [ref for each in value.values() for ref in references(each)]
+    return [ref for each in value for ref in references(each)] if isinstance(value, list) else []
 
 
 async def test_operation_ids_are_unique_and_references_resolve(site) -> None:
-    text = (await site.ask("GET", "/scm/ai/openapi.json")).body
-    document = json.loads(text)
+    document = (await site.ask("GET", "/scm/ai/openapi.json")).json
     names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
-
     assert len(names) == len(set(names))
-    assert text.count(b'"$ref"') == text.count(b'"$ref":"#/components/schemas/Error"') > 0
-    assert "Error" in document["components"]["schemas"]
+
+    found = references(document)
+    assert {"#/components/schemas/Error", "#/components/schemas/StoredMessage"} < set(found)
+    for reference in found:
+        value = document
+        for step in reference.removeprefix("#/").split("/"):
+            value = value[step]
+
+
+async def test_every_schema_of_the_document_is_a_schema(site) -> None:
+    document = (await site.ask("GET", "/scm/ai/openapi.json")).json
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    contents = [
+        media
+        for item in document["paths"].values()
+        for operation in item.values()
+        for part in [*operation["responses"].values(), operation.get("requestBody", {})]
+        for media in part.get("content", {}).values()
+    ]
+    assert len(contents) > 20
+    for media in contents:
+        Draft202012Validator.check_schema(media["schema"])
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-async def test_the_document_mentions_the_query_token_only_where_it_is_taken(connected, world, allowed) -> None:
+async def test_the_document_tells_of_the_query_token_only_where_it_is_taken(connected, world, allowed) -> None:
     async with connected(build_app(world.services(query_token=allowed))) as peer:
         document = (await peer.ask("GET", "/scm/ai/openapi.json")).json
-    parameters = document["paths"]["/scm/websocket/ai/chat"]["get"]["parameters"]
+    ways = [*document["paths"]["/scm/websocket/ai/chat"]["get"]["security"]]
 
-    assert ("token" in {parameter["name"] for parameter in parameters}) == allowed
+    assert ways == [{"bearer": []}, {"subprotocol": []}, *([{"queryToken": []}] if allowed else [])]
+    assert ("queryToken" in document["components"]["securitySchemes"]) == allowed
+    assert {name for way in ways for name in way} == set(document["components"]["securitySchemes"])
+
+
+async def test_a_method_that_a_path_does_not_take_is_told_which_it_does(site) -> None:
+    answer = await site.ask("DELETE", "/scm/ai/files")
+
+    assert (answer.status, answer.json["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("bad", ["%00", "a%0Ab", "x" * 129])
+async def test_what_can_be_no_id_is_not_found(site, bad) -> None:
+    for path in ("/scm/ai/files/{}", "/scm/ai/sessions/{}/export"):
+        answer = await site.ask("GET", path.format(bad), headers=USER)
+        assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")

@@ -47,14 +47,16 @@ class PageRoutes:
         self._assets = _load()
 
     def operations(self) -> list[Operation]:
+        unchanged = Answer("The caller has it already", media_type=None)
+        page = Answer("The page", media_type="text/html")
         return [
-            Operation("GET", "/", self.page, "The chat page", {200: Answer("The page", media_type="text/html")}),
+            Operation("GET", "/", self.page, "The chat page", {200: page, 304: unchanged}),
             Operation(
                 "GET",
                 "/assets/{name}",
                 self.asset,
                 "A part of the chat page",
-                {200: Answer("The file", media_type="*/*"), 404: Answer("No such file", ERROR)},
+                {200: Answer("The file", media_type="*/*"), 304: unchanged, 404: Answer("No such file", ERROR)},
                 parameters=(Parameter("name", "Name of the file", "path"),),
             ),
         ]
