@@ -206,10 +206,10 @@ def _build(
 ) -> House:
     settings, clock, database = config.websocket, parts.clock, files.database
     metrics = Metrics(now=trio.current_time)
-    rules = Rules(settings.stream, config.ai, settings.message.max_prompt_chars)
     costs = _costs(config)
+    rules = Rules(settings.stream, config.ai, settings.message.max_prompt_chars, config.files.max_per_message)
     quotas = Quotas(config.ai.quota, costs)
-    journal = StoreJournal(database, clock.now, clock.new_id, costs, quotas)
+    journal = StoreJournal(database, clock.now, clock.new_id, costs, files, quotas)
     gate = Gate(
         service=ChatService(providers, journal, metrics, rules, clock.new_id),
         hub=Hub(

@@ -74,6 +74,10 @@ class File:
     def is_image(self) -> bool:
         return self.media_type.startswith("image/")
 
+    @property
+    def is_text(self) -> bool:
+        return self.media_type.startswith("text/") or self.media_type == "application/json"
+
 
 @frozen
 class Message:
@@ -99,7 +103,7 @@ class Message:
 
 @frozen
 class Image:
-    """A picture that a turn shows to the model."""
+    """A picture that goes along with a turn; ``media_type`` is like ``image/png``."""
 
     media_type: str
     data: bytes = field(repr=False)

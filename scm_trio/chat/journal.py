@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 from sqlalchemy import Connection
 
 from scm_trio.chat.answer import StoredAnswer
+from scm_trio.chat.attachments import Contents, NeedsFiles, attach, load, own_files, tell
 from scm_trio.chat.attempts import UpstreamAttempt
+from scm_trio.chat.files import Files
 from scm_trio.chat.place import Place, place_question
 from scm_trio.chat.plan import Opened, Plan
 from scm_trio.chat.prompt import build_turns, estimate_turns
@@ -21,6 +23,7 @@ from scm_trio.errors import Conflict, NotFound
 from scm_trio.model import AnswerInfo, Ending, FinishReason, Message, Prompt, Session, Turn, Usage
 from scm_trio.store import ledger, messages, quota, runs
 from scm_trio.store.database import Database
+from scm_trio.store.files import with_attachments
 from scm_trio.store.runs import Checkpoint, checkpoint
 
 MAX_HISTORY = 200
@@ -43,6 +46,7 @@ class StoreJournal:
         now: wall clock, seconds since the epoch.
         new_id: makes unguessable ids.
         costs: what the models of each provider cost.
+        desk: where attachments are read.
         quotas: what users are limited to; None: nothing.
     """
 
@@ -52,9 +56,11 @@ class StoreJournal:
         now: Callable[[], float],
         new_id: Callable[[], str],
         costs: Mapping[str, Cost],
+        desk: Files,
         quotas: Quotas | None = None,
     ) -> None:
         self._database = database
+        self._desk = desk
         self._now = now
         self._new_id = new_id
         self._costs = costs
@@ -64,22 +70,35 @@ class StoreJournal:
         """Store session, question, run and attempt in one transaction.
 
         Raises:
-            NotFound: the message to go on from, to edit or to answer again is none of this session's.
+            NotFound: the message to go on from, to edit or to answer again is none of this session's, or an attached
+                file none of the user's.
             ContextTooLong: the question does not fit the model.
             Conflict: the same request is being answered by another server process.
             QuotaExceeded: its user has not so much left today.
-            StoreError: the database failed.
+            StoreError: the database or the disk failed.
         """
-        return await uncontended(lambda: self._database.write(self._open, run.plan, self._now()))
+        contents: dict[str, bytes] = {}
+        while True:
+            try:
+                return await uncontended(lambda: self._database.write(self._open, run.plan, self._now(), contents))
+            except NeedsFiles as exc:
+                contents |= await load(self._desk, exc.needed)
 
-    def _open(self, conn: Connection, plan: Plan, now: float) -> Opened | StoredAnswer:
+
+    def _open(self, conn: Connection, plan: Plan, now: float, contents: Contents) -> Opened | StoredAnswer:
         session = messages.ensure_session(conn, plan.user_id, plan.session_id, f"s-{self._new_id()}", now)
         place = place_question(conn, plan, session.global_id)
-        turns = self._turns(conn, plan, session, place)
-        asked = None if place.stored else _question(plan, session, place, now)
+        attached = () if place.stored else own_files(conn, plan.user_id, plan.question.attachments)
+        question = evolve(_question(plan, session, place, now), attachments=attached)
+        history = messages.branch(conn, place.parent_id, MAX_HISTORY) if place.parent_id else []
+        *history, question = with_attachments(conn, [*history, question])
+        turns = _turns(plan, session, [*history, question], contents)
+        asked = None if place.stored else question
         row = runs.open_run(conn, _new_run(plan, session, place, asked, now))
         if row.existing:
             return _stored(conn, row, session.session_id)
+        if asked is not None:
+            attach(conn, asked, now)
         prompt_tokens = estimate_turns(turns)
         self._quotas.reserve(conn, plan, prompt_tokens, now)
         attempt = ledger.Attempt(
@@ -100,16 +119,8 @@ class StoreJournal:
             temperature=plan.question.temperature,
             max_tokens=plan.question.max_tokens,
         )
-        return Opened(prompt, session, place.question_id, asked)
-
-    def _turns(self, conn: Connection, plan: Plan, session: Session, place: Place) -> tuple[Turn, ...]:
-        return build_turns(
-            session.system_prompt or plan.question.system_prompt,
-            messages.branch(conn, place.parent_id, MAX_HISTORY) if place.parent_id else [],
-            place.text,
-            context_tokens=plan.context_tokens,
-            max_tokens=plan.question.max_tokens,
-        )
+        unseen = not plan.takes_images and any(file.is_image for file in question.attachments)
+        return Opened(prompt, session, place.question_id, asked, unseen)
 
     async def knows(self, user_id: str, request_id: str) -> bool:
         """Whether this user's request has a run, of any age.
@@ -197,6 +208,17 @@ class StoreJournal:
             usage=row.usage,
             cost=cost_of(self._costs, row.provider, row.model, row.usage),
         )
+
+
+def _turns(plan: Plan, session: Session, said: Sequence[Message], contents: Contents) -> tuple[Turn, ...]:
+    *history, question = tell(said, contents, takes_images=plan.takes_images)
+    return build_turns(
+        session.system_prompt or plan.question.system_prompt,
+        history,
+        question,
+        context_tokens=plan.context_tokens,
+        max_tokens=plan.question.max_tokens,
+    )
 
 
 def _question(plan: Plan, session: Session, place: Place, now: float) -> Message:

@@ -30,6 +30,8 @@ class Question:
     """An answer whose question is asked again; ``text`` does not count then."""
     edit_of: str | None = None
     """A question that this one is asked instead of, in the same place."""
+    attachments: tuple[str, ...] = ()
+    """Ids of files; they do not count either where an answer is given again."""
 
 
 @frozen
@@ -48,6 +50,8 @@ class Plan:
     orphan_grace_s: float | None
     """None: goes on without viewers until it is done."""
     max_bytes: int
+    takes_images: bool = False
+    """Whether the provider is shown images."""
 
 
 @frozen
@@ -59,9 +63,11 @@ class Opened:
         session: where it was asked.
         question_id: the question's message.
         asked: the question as it was stored; None where it had been before.
+        has_unseen_images: whether the question has images that the model is not shown.
     """
 
     prompt: Prompt
     session: Session
     question_id: str
     asked: Message | None = None
+    has_unseen_images: bool = False

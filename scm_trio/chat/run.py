@@ -209,6 +209,8 @@ class Run(Answer):
         elif opened is not None:
             self.session, self.asked = opened.session, opened.asked
             self.info = evolve(self.info, user_message_id=opened.question_id)
+            if opened.has_unseen_images:
+                self.notify(Notice("IMAGES_UNSEEN", self.info.provider))
         self.opened.set()
         return opened.prompt if isinstance(opened, Opened) else None
 

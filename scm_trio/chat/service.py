@@ -8,6 +8,7 @@ import trio
 from attrs import field, frozen
 
 from scm_trio.chat.answer import Answer, read_back
+from scm_trio.chat.attachments import check_ids
 from scm_trio.chat.checkpoints import keep_checkpoints
 from scm_trio.chat.choice import choose
 from scm_trio.chat.registry import Registry
@@ -36,6 +37,7 @@ class Rules:
     streams: Streams = field(factory=Streams)
     ai: Ai = field(factory=Ai)
     max_prompt_chars: int = 100_000
+    max_attachments: int = 8
 
 
 @frozen
@@ -139,8 +141,7 @@ class ChatService:
         for name, number in (("maxTokens", request.max_tokens), ("timeoutMs", request.timeout_ms)):
             if number == 0:
                 raise InvalidMessage(field=f"data.{name}", expected="positive")
-        if request.attachments:
-            raise InvalidMessage(field="data.attachments", expected="unsupported")
+        check_ids(request.attachments, self._rules.max_attachments)
         places = {
             "parentMessageId": request.parent_message_id,
             "regenerateOf": request.regenerate_of,
@@ -157,6 +158,7 @@ class ChatService:
             max_tokens=request.max_tokens,
             regenerate_of=request.regenerate_of,
             edit_of=request.edit_of,
+            attachments=request.attachments,
         )
 
     def _plan(
@@ -182,6 +184,7 @@ class ChatService:
             deadlines=Deadlines(streams.first_token_timeout_s, streams.idle_timeout_s, total_s),
             orphan_grace_s=grace_s,
             max_bytes=streams.max_response_bytes,
+            takes_images=provider.takes_images,
         )
 
     # ---- finding

@@ -1,14 +1,22 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scm_trio.chat.prompt import IMAGE_TOKENS, TURN_OVERHEAD_TOKENS, build_turns, estimate_tokens, estimate_turns
+from scm_trio.chat.prompt import (
+    IMAGE_TOKENS,
+    TURN_OVERHEAD_TOKENS,
+    Document,
+    Said,
+    build_turns,
+    estimate_tokens,
+    estimate_turns,
+)
 from scm_trio.errors import ContextTooLong
-from scm_trio.model import Image, Message, Turn
+from scm_trio.model import Image, Turn
 
 
 def message(role, content):
-    return Message("m", "s", "c", None, role, "user001", content)
+    return Said(role, content)
 
 
 def dialogue(*texts):
@@ -16,7 +24,8 @@ def dialogue(*texts):
 
 
 def build(history, question="Why?", *, system=None, context=None, most=None):
-    return build_turns(system, history, question, context_tokens=context, max_tokens=most)
+    asked = Said("user", question) if isinstance(question, str) else question
+    return build_turns(system, history, asked, context_tokens=context, max_tokens=most)
 
 
 def test_a_prompt_is_the_system_prompt_the_history_and_the_question():
@@ -101,3 +110,89 @@ def test_whatever_the_history_the_prompt_fits_and_ends_with_the_question(history
     kept = [turn.content for turn in turns[:-1]]
     spoken = [text for text in history if text]
     assert kept == spoken[len(spoken) - len(kept) :]
+
+
+def test_the_count_is_the_same_for_every_text_as_character_by_character():
+    for text in ("", "a", "abcd", "abcde", "链", "a链bc🚚d", "\x7f\x80", "\ud800"):
+        wide = sum(1 for char in text if char > "\x7f")
+        assert estimate_tokens(text) == wide + -(-(len(text) - wide) // 4)
+
+
+# ---- documents
+
+
+def document(text, name="a.md", **more):
+    return Document(name, "text/markdown", text, **more)
+
+
+def test_a_document_is_quoted_before_what_is_said_about_it():
+    said = Said("user", "Why?", (document("# Hi"),), ('[Attached image: "b.png"]',))
+    assert build([], said)[-1].content == (
+        'Attached file "a.md" (text/markdown):\n```\n# Hi\n```\n\n[Attached image: "b.png"]\n\nWhy?'
+    )
+
+
+def test_a_fence_is_longer_than_any_inside():
+    assert document("a ``` b").quote(None).splitlines()[1] == "````"
+    assert document("`````\ncode\n`````").quote(None).splitlines()[1] == "``````"
+    assert document("a `` b").quote(None).splitlines()[1] == "```"
+
+
+def test_a_document_that_was_read_in_part_says_so():
+    assert document("abc").quote(None).endswith("\n```")
+    assert document("abc", is_whole=False).quote(None).endswith("```\n[The file goes on; the rest is left out here.]")
+
+
+def test_a_document_is_cut_to_the_models_context():
+    (turn,) = build([], Said("user", "Why?", (document("x" * 100_000),)), context=1024)
+    assert 700 < estimate_turns([turn]) <= 1024 - 256
+    assert turn.content.endswith("```\n[The file goes on; the rest is left out here.]\n\nWhy?")
+
+
+def test_documents_share_the_room_and_a_small_one_leaves_the_rest_to_the_others():
+    said = Said("user", "Why?", (document("s" * 40, "s.md"), document("x" * 100_000), document("链" * 100_000, "c.md")))
+    (turn,) = build([], said, context=2048)
+    assert estimate_turns([turn]) <= 2048 - 512
+    assert "s" * 40 in turn.content
+    assert 300 < turn.content.count("链") < 800
+    assert 1500 < turn.content.count("x") < 3000
+
+
+def test_a_document_without_room_is_told_by_its_name():
+    (turn,) = build([], Said("user", "问" * 150, (document("x" * 1000, "b.md"),)), context=256)
+    assert turn.content == '[Attached file: "b.md". It is left out here.]\n\n' + "问" * 150
+
+
+def test_a_document_stays_readable_when_the_conversation_goes_on():
+    first = Said("user", "What is this?", (document("x" * 100_000),))
+    turns = build([first, message("assistant", "Letters.")], "How many?", context=4096)
+    assert [turn.role for turn in turns] == ["user", "assistant", "user"]
+    assert turns[0].content.count("x") > 4000
+    assert estimate_turns(turns) <= 4096 - 1024
+
+
+def test_newer_documents_come_first_and_older_ones_never_cost_a_turn():
+    history = [Said("user", f"q{n}", (document(char * 100_000, f"{char}.md"),)) for n, char in enumerate("XYZ")]
+    turns = build(history, "Why?", context=4096)
+    assert len(turns) == 4
+    counts = [turn.content.count(char) for turn, char in zip(turns, "XYZ", strict=False)]
+    assert counts[2] > 4000
+    assert counts[0] == 1
+    assert '[Attached file: "X.md". It is left out here.]' in turns[0].content
+
+
+documents = st.builds(document, st.text("a链`\n", max_size=2000), st.sampled_from(["a.md", "链.txt"]))
+sayings = st.lists(
+    st.builds(
+        Said, st.just("user"), st.text("a链", min_size=1, max_size=200), st.lists(documents, max_size=3).map(tuple)
+    ),
+    max_size=5,
+)
+
+
+@given(history=sayings, question=st.lists(documents, max_size=3), context=st.integers(1024, 4096))
+@settings(derandomize=True, database=None, deadline=None)
+def test_whatever_is_attached_the_prompt_fits(history, question, context):
+    turns = build(history, Said("user", "Why?", tuple(question)), context=context)
+    assert turns[-1].content.endswith("Why?")
+    assert estimate_turns(turns) <= context - context // 4

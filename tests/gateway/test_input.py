@@ -34,9 +34,9 @@ from .serving import ask, ended, frame, parse_frames, read_all, serving, text, u
             "data.editOf",
         ),
         (
-            '{"type": "CHAT_REQUEST", "data": {"message": "a", "attachments": ["f"]}}',
+            '{"type": "CHAT_REQUEST", "data": {"message": "a", "attachments": ["f", "f"]}}',
             "INVALID_MESSAGE",
-            "data.attachments",
+            "data.attachments[1]",
         ),
         (
             '{"type": "CHAT_REQUEST", "data": {"message": "a", "onOrphan": {}}}',
