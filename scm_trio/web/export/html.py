@@ -21,7 +21,7 @@ from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
 from scm_trio.protocol.messages import StoredMessage
-from scm_trio.web.export.renderer import Numbers, Occasion, say, speaker
+from scm_trio.web.export.renderer import Numbers, Occasion, moment, say, size, speaker
 
 MAX_MARKDOWN_CHARS = 100_000
 """A longer text is shown as it was written: some take Markdown parsers very long."""
@@ -36,6 +36,12 @@ _TAGS = {
 }
 _ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 _SCHEMES = {"http", "https", "mailto"}
+
+
+def _without_relative(_: str, attribute: str, value: str) -> str | None:
+    """A relative address would lead from wherever the page is saved to who knows what."""
+    scheme = value.partition(":")[0].lower()
+    return value if attribute != "href" or scheme in _SCHEMES else None
 
 
 def _markdown() -> MarkdownIt:
@@ -65,7 +71,7 @@ class Html:
     def head(self) -> str:
         session, lang = self.occasion.session, self.occasion.lang
         title = escape(self.occasion.title)
-        about = f"{escape(session.session_id)} · {say('exported', lang, time=self.occasion.exported_at)}"
+        about = f"{escape(session.session_id)} · {say('exported', lang, time=moment(self.occasion.exported_at))}"
         prompt = _details(say("system", lang), session.system_prompt) if session.system_prompt else ""
         return (
             f'<!DOCTYPE html>\n<html lang="{"en" if lang == "en" else "zh-CN"}">\n<head>\n<meta charset="utf-8">\n'
@@ -91,7 +97,7 @@ class Html:
         reasoning = _details(say("reasoning", lang), message.reasoning) if message.reasoning else ""
         return (
             f'<article id="m{number}" class="{message.role}">\n'
-            f'<h2>{heading} <time datetime="{message.created_at}">{message.created_at}</time></h2>\n'
+            f'<h2>{heading} <time datetime="{message.created_at}">{moment(message.created_at)}</time></h2>\n'
             f"{reasoning}{self._text(message)}{_attachments(message, self.occasion)}</article>\n"
         )
 
@@ -102,6 +108,7 @@ class Html:
             self._markdown.render(message.content),
             tags=_TAGS,
             attributes=_ATTRIBUTES,
+            attribute_filter=_without_relative,
             url_schemes=_SCHEMES,
             link_rel="noopener noreferrer nofollow",
         )
@@ -120,7 +127,6 @@ def _attachments(message: StoredMessage, occasion: Occasion) -> str:
     if not message.attachments:
         return ""
     items = "".join(
-        f"<li>{escape(each.name)} ({escape(each.media_type)}, {say('bytes', occasion.lang, size=each.size)})</li>"
-        for each in message.attachments
+        f"<li>{escape(each.name)} ({escape(each.media_type)}, {size(each.size)})</li>" for each in message.attachments
     )
     return f'<ul class="attachments" title="{say("attachments", occasion.lang)}">{items}</ul>\n'

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from scm_trio.protocol.messages import StoredMessage
-from scm_trio.web.export.renderer import Numbers, Occasion, say, speaker
+from scm_trio.web.export.renderer import Numbers, Occasion, moment, say, size, speaker
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~])")
 
@@ -24,7 +24,7 @@ class Markdown:
         session, lang = self.occasion.session, self.occasion.lang
         parts = [
             f"# {_line(self.occasion.title)}",
-            f"{_line(session.session_id)} · {say('exported', lang, time=self.occasion.exported_at)}",
+            f"{_line(session.session_id)} · {say('exported', lang, time=moment(self.occasion.exported_at))}",
         ]
         if session.system_prompt:
             parts.append(_quoted(say("system", lang), session.system_prompt))
@@ -39,18 +39,15 @@ class Markdown:
     def _message(self, message: StoredMessage) -> str:
         lang = self.occasion.lang
         number, follows = self._numbers.next(message)
-        heading = f"## {number}. {_line(speaker(message, lang))} · {message.created_at}"
+        heading = f"## {number}. {_line(speaker(message, lang))} · {moment(message.created_at)}"
         if follows is not None:
             heading += f" · {say('reply', lang, number=follows)}"
         parts = [heading]
         if message.reasoning:
             parts.append(_quoted(say("reasoning", lang), message.reasoning))
-        parts.append(message.content)
+        parts.append(message.content.strip("\n"))
         if message.attachments:
-            names = [
-                f"- {_line(each.name)} ({each.media_type}, {say('bytes', lang, size=each.size)})"
-                for each in message.attachments
-            ]
+            names = [f"- {_line(each.name)} ({each.media_type}, {size(each.size)})" for each in message.attachments]
             parts.append("\n".join([f"{say('attachments', lang)}:", "", *names]))
         return "\n" + "\n\n".join(parts) + "\n"
 

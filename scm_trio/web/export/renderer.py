@@ -66,7 +66,6 @@ LABELS: dict[str, tuple[str, str]] = {
     "reply": ("接第 {number} 条", "follows no. {number}"),
     "system": ("系统提示词", "System prompt"),
     "exported": ("导出于 {time}", "Exported {time}"),
-    "bytes": ("{size} 字节", "{size} bytes"),
 }
 
 
@@ -78,3 +77,15 @@ def speaker(message: StoredMessage, lang: Lang) -> str:
     """Who speaks: the user by name, the assistant by its model."""
     name = message.user_id if message.role == "user" else message.model
     return say(message.role, lang) + (f" · {name}" if name else "")
+
+
+def moment(timestamp: str) -> str:
+    """``2026-01-02T03:04:05.678Z`` -> ``2026-01-02 03:04:05 UTC``."""
+    return f"{timestamp[:10]} {timestamp[11:19]} UTC"
+
+
+def size(count: int) -> str:
+    """Bytes, for people."""
+    if count < 1024:
+        return f"{count} B"
+    return f"{count / 1024:.1f} KiB" if count < 1_048_576 else f"{count / 1_048_576:.1f} MiB"
