@@ -23,7 +23,11 @@ class ChatPathRoutes:
         parameters = (
             Parameter("userId", "Must be the token's user where it is given"),
             Parameter("sessionId", "The chat session of messages that name none"),
-            Parameter("coalesceMs", "Smallest distance between two frames of an answer, 0 to 500"),
+            Parameter(
+                "coalesceMs",
+                "Smallest distance between two frames of an answer",
+                schema={"type": "integer", "minimum": 0, "maximum": 500},
+            ),
         )
         tokens = ("bearer", "subprotocol", *(("queryToken",) if self.services.query_token else ()))
         return [

@@ -50,9 +50,10 @@ _QUOTA = object_of(
     costLeft={"type": ["number", "null"]},
     resetsAt=TIME,
 )
+_MOMENT = {"anyOf": [{"type": "string", "format": "date"}, TIME]}
 _PARAMETERS = (
-    Parameter("from", "ISO 8601 date or time, UTC unless it says otherwise; 30 days before the end by default"),
-    Parameter("to", "the same; a date counts as a whole day, a time is excluded; now by default"),
+    Parameter("from", "UTC unless it says otherwise; 30 days before the end by default", schema=_MOMENT),
+    Parameter("to", "A date counts as a whole day, a time is excluded; now by default", schema=_MOMENT),
     Parameter("detail", "`attempts`: a row per upstream attempt, newest first", schema={"enum": ["attempts"]}),
     Parameter("limit", "attempts at most", schema={"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS}),
 )
