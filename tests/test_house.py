@@ -11,6 +11,9 @@ from scm_trio.client import ChatError
 from scm_trio.config import Ai, Store
 from scm_trio.config import Provider as ProviderSettings
 from scm_trio.errors import ProviderUnavailable, StoreError
+from scm_trio.config import Ai, Files, Store
+from scm_trio.config import Provider as ProviderSettings
+from scm_trio.errors import ConfigError, StoreError
 from scm_trio.house import Parts, open_house
 from scm_trio.model import FinishReason, Message
 from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
@@ -178,3 +181,22 @@ async def test_a_house_with_a_stuck_viewer_is_left_all_the_same(autojump_clock):
         await stuck.receive()
         with trio.fail_after(60):
             await server.house.drain(0, trio.Event())
+
+
+async def test_files_lie_beside_the_database(autojump_clock, tmp_path):
+    config = quiet_config(store=Store(f"sqlite:///{tmp_path / 'data' / 'house.db'}"))
+    (tmp_path / "data").mkdir()
+    async with (
+        open_server({"openai": Scripted([])}, config) as server,
+        server.house.files.upload("user001", "a.txt") as upload,
+    ):
+        await upload.write(b"x")
+        file = await upload.complete()
+    assert [path.name for path in (tmp_path / "data" / "scm-trio-files").rglob("f-*")] == [file.file_id]
+
+
+async def test_a_house_does_not_begin_with_a_folder_that_is_none(autojump_clock, tmp_path):
+    (tmp_path / "files").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"scm\.files\.path"):
+        async with open_server({"openai": Scripted([])}, quiet_config(files=Files(path=str(tmp_path / "files")))):
+            pass
