@@ -88,10 +88,13 @@ class StoreJournal:
     def _open(self, conn: Connection, plan: Plan, now: float, contents: Contents) -> Opened | StoredAnswer:
         session = messages.ensure_session(conn, plan.user_id, plan.session_id, f"s-{self._new_id()}", now)
         place = place_question(conn, plan, session.global_id)
-        attached = () if place.stored else own_files(conn, plan.user_id, plan.question.attachments)
-        question = evolve(_question(plan, session, place, now), attachments=attached)
         history = messages.branch(conn, place.parent_id, MAX_HISTORY) if place.parent_id else []
-        *history, question = with_attachments(conn, [*history, question])
+        question = _question(plan, session, place, now)
+        if place.stored:
+            *history, question = with_attachments(conn, [*history, question])
+        else:
+            history = with_attachments(conn, history)
+            question = evolve(question, attachments=own_files(conn, plan.user_id, plan.question.attachments))
         turns = _turns(plan, session, [*history, question], contents)
         asked = None if place.stored else question
         row = runs.open_run(conn, _new_run(plan, session, place, asked, now))

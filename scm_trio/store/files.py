@@ -97,10 +97,7 @@ def attach(conn: Connection, message_id: str, file_ids: Sequence[str], now: floa
 
 
 def with_attachments(conn: Connection, found: Sequence[Message]) -> list[Message]:
-    """Return the messages, in the same order, each with the files that are attached to it.
-
-    One that is not stored yet keeps those that it has.
-    """
+    """Return the messages, in the same order, each with the files that are attached to it."""
     ids = [message.message_id for message in found if message.role == "user"]
     of_message: dict[str, list[File]] = {}
     if ids:
@@ -109,7 +106,7 @@ def with_attachments(conn: Connection, found: Sequence[Message]) -> list[Message
             of_message.setdefault(message_id, []).append(File(*file))
     if not of_message:
         return list(found)
-    return [evolve(each, attachments=tuple(of_message.get(each.message_id, each.attachments))) for each in found]
+    return [evolve(each, attachments=tuple(of_message.get(each.message_id, ()))) for each in found]
 
 
 # ---- leaving

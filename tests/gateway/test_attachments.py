@@ -107,6 +107,14 @@ async def test_attachments_are_stored_in_order_and_stay_what_was_said(opened, au
         assert (question.attachments[0].name, question.attachments[0].size_bytes) == ("2.txt", 3)
 
 
+async def test_the_users_other_connections_are_told_what_is_attached(opened, autojump_clock):
+    async with opened() as hall, hall.server.peer() as peer, hall.server.peer() as other:
+        file_id = await hall.upload(b"one", "1.txt")
+        await answer(peer, "Look", attachments=[file_id])
+        pushed = (await other.until("CHAT_MESSAGE"))[-1]["data"]
+        assert pushed["attachments"] == [{"fileId": file_id, "name": "1.txt", "mediaType": "text/plain", "size": 3}]
+
+
 async def test_attachments_go_along_when_the_conversation_goes_on(opened, autojump_clock):
     async with opened() as hall, hall.server.peer() as peer:
         image, text = await hall.upload(PNG, "a.png"), await hall.upload(b"one", "1.txt")

@@ -127,7 +127,8 @@ async def test_somebody_elses_session_is_not_found_by_any_name(site, autojump_cl
     start = await site.ask("secret")
     await site.ask("mine", user="bob", session="s2")
     global_id = (await site.export("?format=json")).json["session"]["globalId"]
-    for query, session in (("", "s1"), ("", global_id), ("", "nothing"), (f"?branch={start['messageId']}", "s2")):
+    theirs = f"?branch={start['messageId']}"
+    for query, session in (("", "s1"), ("", global_id), ("", "nothing"), (theirs, "s2"), ("?branch=%00", "s2")):
         answer = await site.export(query, user="bob", session=session)
         assert (answer.status, answer.json) == (404, {"code": "NOT_FOUND", "message": "未找到"})
 

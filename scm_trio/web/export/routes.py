@@ -10,9 +10,9 @@ from starlette.responses import Response, StreamingResponse
 
 from scm_trio.chat.conversations import PAGE, Excerpt
 from scm_trio.chat.media import label
-from scm_trio.errors import InvalidMessage
+from scm_trio.errors import InvalidMessage, NotFound
 from scm_trio.protocol import records
-from scm_trio.protocol.codec import timestamp
+from scm_trio.protocol.codec import is_id, timestamp
 from scm_trio.protocol.messages import Conversation, StoredMessage
 from scm_trio.web.disposition import attachment
 from scm_trio.web.errors import language_of
@@ -67,8 +67,11 @@ class ExportRoutes:
         tree = asked.get("tree", "false")
         if tree not in {"true", "false"}:
             raise InvalidMessage(field="tree", expected="boolean")
+        leaf_id = asked.get("branch")
+        if leaf_id is not None and not is_id(leaf_id):
+            raise NotFound("no id", field="branch")
         excerpt = await self.services.conversations.open(
-            principal.user_id, session_id, leaf_id=asked.get("branch"), whole=tree == "true"
+            principal.user_id, session_id, leaf_id=leaf_id, whole=tree == "true"
         )
         lang = language_of(asked.get("lang"), request.headers.get("accept-language"))
         session = records.session(excerpt.session)
