@@ -1,12 +1,15 @@
 """Which files a prompt needs, and what becomes of them in it."""
 
 import pytest
+import trio
 
 from scm_trio.chat import attachments
-from scm_trio.chat.attachments import IMAGE_MESSAGES, NeedsFiles, check_ids, load, tell
+from scm_trio.chat.attachments import IMAGE_MESSAGES, NeedsFiles, attach, check_ids, load, tell
 from scm_trio.chat.prompt import Document, Said
-from scm_trio.errors import InvalidMessage, NotFound
+from scm_trio.errors import Conflict, InvalidMessage, NotFound
 from scm_trio.model import File, Image, Message
+from scm_trio.store import messages
+from scm_trio.store.database import inline, open_database
 
 MIB = 1_048_576
 
@@ -124,3 +127,17 @@ def test_ids_are_few_and_different():
         with pytest.raises(InvalidMessage) as caught:
             check_ids(ids, limit)
         assert caught.value.field == field
+
+
+async def test_a_file_that_is_swept_at_this_moment_is_a_conflict(autojump_clock):
+    def answer(conn):
+        messages.ensure_session(conn, "ann", "s", "g", 1.0)
+        message = Message("m", "g", "c", None, "user", "ann", "Hi", created_at=1.0, attachments=(file("a.md"),))
+        messages.add_message(conn, message)
+        attach(conn, message, 1.0)
+
+    async with open_database("sqlite://", offload=inline) as database, trio.open_nursery() as nursery:
+        await nursery.start(database.run_writer)
+        with pytest.raises(Conflict):
+            await database.write(answer)
+        nursery.cancel_scope.cancel()
