@@ -118,7 +118,6 @@ def _choose(messages: Sequence[Message], *, takes_images: bool) -> Iterator[File
     documents, images = MAX_DOCUMENTS_BYTES, MAX_IMAGES_BYTES
     image_messages = IMAGE_MESSAGES if takes_images else 0
     for message in reversed(messages):
-        has_images = any(file.is_image for file in message.attachments)
         for file in message.attachments:
             if file.is_image and image_messages and file.size_bytes <= images:
                 images -= file.size_bytes
@@ -126,7 +125,8 @@ def _choose(messages: Sequence[Message], *, takes_images: bool) -> Iterator[File
             elif file.is_text and min(file.size_bytes, MAX_DOCUMENT_BYTES) <= documents:
                 documents -= min(file.size_bytes, MAX_DOCUMENT_BYTES)
                 yield file
-        image_messages -= has_images and image_messages > 0
+        if image_messages and any(file.is_image for file in message.attachments):
+            image_messages -= 1
 
 
 def _said(message: Message, shown: Contents) -> Said:

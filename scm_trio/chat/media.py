@@ -63,7 +63,7 @@ class Sniffer:
         self._binary: str | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._beginning = ""
-        self._looks_decided = False
+        self._is_decided = False
         self._last = ""
 
     def feed(self, data: bytes) -> None:
@@ -74,7 +74,7 @@ class Sniffer:
         """
         if self._binary is not None:
             return
-        if not self._looks_decided:
+        if not self._is_decided:
             self._head += data
             if len(self._head) < _SIGNATURE_BYTES:
                 return
@@ -90,7 +90,7 @@ class Sniffer:
         Raises:
             InvalidMessage: no file that is taken here.
         """
-        if not self._looks_decided:
+        if not self._is_decided:
             self._read_text(self._decide())
         if self._binary is not None:
             return self._binary
@@ -105,7 +105,7 @@ class Sniffer:
 
     def _decide(self) -> bytes:
         """Look at the signature; returns what has to be read as text."""
-        self._looks_decided = True
+        self._is_decided = True
         self._binary = next((kind for pattern, kind in _SIGNATURES if pattern.match(self._head)), None)
         return b"" if self._binary is not None else self._head
 

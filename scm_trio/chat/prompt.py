@@ -19,13 +19,12 @@ ANSWER_SHARE = 4
 """An answer without a limit of its own gets one part in this many of the context."""
 DOCUMENT_SHARE = 2
 """Documents in the history get one part in this many of what the history may have, the newest ones first."""
-QUOTE_OVERHEAD_TOKENS = 48
-"""Name, fences and remarks around a document."""
 LEAST_QUOTE_TOKENS = 64
 """Where a document has less room than this, it is left out."""
 
 _GAP = "\n\n"
 _FENCE = re.compile(r"`{3,}")
+_GOES_ON = "\n[The file goes on; the rest is left out here.]"
 
 
 @frozen
@@ -39,16 +38,17 @@ class Document:
     """False: the file goes on behind the text."""
 
     def quote(self, room_tokens: int | None) -> str:
-        """The document between fences, under its name; None: there is room for all of it."""
+        """The document between fences, under its name, in so many tokens; None: there is room for all of it."""
+        fence = "`" * max([3, *(len(found) + 1 for found in _FENCE.findall(self.text))])
+        head, tail = f'Attached file "{self.name}" ({self.media_type}):\n{fence}\n', f"\n{fence}"
         text, is_whole = self.text, self.is_whole
-        if room_tokens is not None and estimate_tokens(text) > room_tokens:
-            if room_tokens < LEAST_QUOTE_TOKENS:
-                return f'[Attached file: "{self.name}". It is left out here.]'
-            text, is_whole = _beginning(text, room_tokens), False
-        fence = "`" * max([3, *(len(found) + 1 for found in _FENCE.findall(text))])
-        head = f'Attached file "{self.name}" ({self.media_type}):'
-        end = "" if is_whole else "\n[The file goes on; the rest is left out here.]"
-        return f"{head}\n{fence}\n{text}\n{fence}{end}"
+        if room_tokens is not None:
+            room = room_tokens - estimate_tokens(head + tail + _GOES_ON + _GAP)
+            if estimate_tokens(text) > room:
+                if room < LEAST_QUOTE_TOKENS:
+                    return f'[Attached file: "{self.name}". It is left out here.]'
+                text, is_whole = _beginning(text, room), False
+        return head + text + tail + ("" if is_whole else _GOES_ON)
 
 
 @frozen
@@ -66,7 +66,7 @@ class Said:
         quotes: list[str] = []
         room = None if room_tokens is None or not self.documents else room_tokens - self.least_tokens
         for left, document in zip(range(len(self.documents), 0, -1), self.documents, strict=True):
-            quotes.append(document.quote(None if room is None else room // left - QUOTE_OVERHEAD_TOKENS))
+            quotes.append(document.quote(None if room is None else room // left))
             if room is not None:
                 room -= estimate_tokens(quotes[-1])
         return Turn(self.role, self._put(quotes), self.images)

@@ -65,15 +65,13 @@ def used_bytes(conn: Connection, user_id: str) -> int:
 
 
 def find_readable(conn: Connection, user_id: str, file_id: str) -> File | None:
-    """Return the file if this user may read it, else None. The one place that answers this question.
-
-    Whoever uploaded it may; so may everybody who may read a message that it is attached to.
-    """
+    """Return the file if this user may read it, else None."""
     row = conn.execute(_READY.where(files.c.file_id == file_id, _may_read(user_id))).mappings().one_or_none()
     return None if row is None else _file(row)
 
 
 def _may_read(user_id: str) -> ColumnElement[bool]:
+    """Whether a user may read a file; asked nowhere else. So far whoever uploaded it may, and nobody else."""
     return files.c.user_id == user_id
 
 

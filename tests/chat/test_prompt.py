@@ -158,6 +158,14 @@ def test_documents_share_the_room_and_a_small_one_leaves_the_rest_to_the_others(
     assert 1500 < turn.content.count("x") < 3000
 
 
+@pytest.mark.parametrize("text", ["`" * 50_000, "a" + "`" * 50_000, "``` " * 20_000])
+@pytest.mark.parametrize("name", ["a.md", "链" * 120])
+def test_neither_a_name_nor_a_fence_makes_a_prompt_too_long(text, name):
+    (turn,) = build([], Said("user", "Why?", (document(text, name), document("x" * 9000))), context=2048)
+    assert estimate_turns([turn]) <= 2048 - 512
+    assert turn.content.count("x") > 1000
+
+
 def test_a_document_without_room_is_told_by_its_name():
     (turn,) = build([], Said("user", "问" * 150, (document("x" * 1000, "b.md"),)), context=256)
     assert turn.content == '[Attached file: "b.md". It is left out here.]\n\n' + "问" * 150
