@@ -28,6 +28,7 @@ ID: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
 
 _COMPONENTS = "#/components/schemas/"
 _REFUSALS = {401: "The token is missing, invalid or expired", 403: "The caller may not do this"}
+_CHALLENGE = {"WWW-Authenticate": "How a token has to come"}
 _TOKENS: dict[str, Schema] = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     "subprotocol": {
@@ -136,7 +137,7 @@ class Operation:
         """Return the Operation Object of OpenAPI."""
         answers = dict(self.answers)
         for status in {"public": (), "user": (401,), "admin": (401, 403)}[self.access]:
-            answers.setdefault(status, Answer(_REFUSALS[status], ERROR))
+            answers.setdefault(status, Answer(_REFUSALS[status], ERROR, headers=_CHALLENGE if status == 401 else {}))
         parameters = [parameter.describe() for parameter in self.parameters]
         if any(answer.schema is ERROR for answer in answers.values()):
             parameters.append({"$ref": "#/components/parameters/lang"})
