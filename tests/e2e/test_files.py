@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from pathlib import Path
 
 import httpx
@@ -82,3 +83,15 @@ def test_files_survive_a_crash_and_half_ones_do_not_show(tmp_path: Path) -> None
     with running_server(tmp_path, measured=False) as server:
         got = httpx.get(f"{server.base_url}/scm/ai/files/{whole}", headers=bearer(), trust_env=False, timeout=60)
         assert (got.status_code, got.content) == (200, b"whole")
+
+
+def test_an_attached_image_reaches_the_provider_as_data(
+    server: ServerProcess, client: httpx.Client, upstream: FakeUpstream
+) -> None:
+    png = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(200))
+    file_id = client.post("/scm/ai/files", files={"file": ("a.png", png)}).json()["fileId"]
+    with chatting(server, session="seen") as chat:
+        chat.answer("What is this?", attachments=[file_id])
+    (text, image) = upstream.exchanges[-1].body["messages"][-1]["content"]
+    assert text == {"type": "text", "text": '[Attached image: "a.png"]\n\nWhat is this?'}
+    assert image["image_url"]["url"] == f"data:image/png;base64,{b64encode(png).decode()}"
