@@ -8,12 +8,9 @@ import trio
 import trio.testing
 
 from scm_trio.client import ChatError
-from scm_trio.config import Ai, Store
-from scm_trio.config import Provider as ProviderSettings
-from scm_trio.errors import ProviderUnavailable, StoreError
 from scm_trio.config import Ai, Files, Store
 from scm_trio.config import Provider as ProviderSettings
-from scm_trio.errors import ConfigError, StoreError
+from scm_trio.errors import ConfigError, ProviderUnavailable, StoreError
 from scm_trio.house import Parts, open_house
 from scm_trio.model import FinishReason, Message
 from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall

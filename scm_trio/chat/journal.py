@@ -78,12 +78,15 @@ class StoreJournal:
             StoreError: the database or the disk failed.
         """
         contents: dict[str, bytes] = {}
+
+        async def attempt() -> Opened | StoredAnswer:
+            return await self._database.write(self._open, run.plan, self._now(), contents)
+
         while True:
             try:
-                return await uncontended(lambda: self._database.write(self._open, run.plan, self._now(), contents))
+                return await uncontended(attempt)
             except NeedsFiles as exc:
-                contents |= await load(self._desk, exc.needed)
-
+                contents.update(await load(self._desk, exc.needed))
 
     def _open(self, conn: Connection, plan: Plan, now: float, contents: Contents) -> Opened | StoredAnswer:
         session = messages.ensure_session(conn, plan.user_id, plan.session_id, f"s-{self._new_id()}", now)
