@@ -35,7 +35,7 @@ class Node:
         ids = iter(range(1_000_000))
         self.name = name
         self.database = database
-        self.journal = StoreJournal(database, lambda: NOW, lambda: f"{name}{next(ids)}", {}, LIMITED)
+        self.journal = StoreJournal(database, lambda: NOW, lambda: f"{name}{next(ids)}", {}, None, LIMITED)
         self.opened = []
         self.refused = []
 
