@@ -77,16 +77,15 @@ class StoreJournal:
             QuotaExceeded: its user has not so much left today.
             StoreError: the database or the disk failed.
         """
+        return await uncontended(lambda: self._open_with_files(run))
+
+    async def _open_with_files(self, run: Run) -> Opened | StoredAnswer:
         contents: dict[str, bytes] = {}
-
-        async def attempt() -> Opened | StoredAnswer:
-            return await self._database.write(self._open, run.plan, self._now(), contents)
-
         while True:
             try:
-                return await uncontended(attempt)
+                return await self._database.write(self._open, run.plan, self._now(), contents)
             except NeedsFiles as exc:
-                contents.update(await load(self._desk, exc.needed))
+                contents |= await load(self._desk, exc.needed)
 
     def _open(self, conn: Connection, plan: Plan, now: float, contents: Contents) -> Opened | StoredAnswer:
         session = messages.ensure_session(conn, plan.user_id, plan.session_id, f"s-{self._new_id()}", now)
