@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import trio
 from cyclopts import App, Parameter
@@ -113,6 +114,68 @@ def migrate(*, config: ConfigFile = None) -> None:
 
     trio.run(run)
     print("The database is up to date.")
+
+
+@app.command
+def export_user(user: str, *, out: Path | None = None, config: ConfigFile = None) -> None:
+    """Write everything that is kept about a person as JSON lines.
+
+    Args:
+        user: whom it is about.
+        out: a new file for it, which its owner alone can read; without it the lines go to the standard output.
+        config: configuration file.
+    """
+    from scm_trio.store import person  # noqa: PLC0415 - see above
+    from scm_trio.store.database import open_database  # noqa: PLC0415 - see above
+
+    loaded = _load(config)
+
+    async def run() -> int:
+        async with open_database(loaded.store.url) as database:
+            with _new_file(out) if out else nullcontext(sys.stdout.buffer) as lines:
+                return await database.read(person.write_export, user, lines)
+
+    print(f"{trio.run(run)} records about {user}.", file=sys.stderr)
+
+
+@app.command
+def delete_user(user: str, *, yes: bool = False, config: ConfigFile = None) -> None:
+    """Delete everything that is kept about a person; the ledger keeps its sums without the name.
+
+    Args:
+        user: whom it is about.
+        yes: do not ask.
+        config: configuration file.
+    """
+    from scm_trio.store import housekeeping  # noqa: PLC0415 - see above
+    from scm_trio.store.database import open_database  # noqa: PLC0415 - see above
+
+    loaded = _load(config)
+    if not (yes or _agreed(f"Delete everything that is kept about {user}? It cannot be brought back. [y/N] ")):
+        print("Nothing was deleted.")
+        sys.exit(1)
+
+    async def run() -> bool:
+        async with open_database(loaded.store.url) as database, trio.open_nursery() as nursery:
+            await nursery.start(database.run_writer)
+            found = await housekeeping.erase_user(database, user)
+            nursery.cancel_scope.cancel()
+        return found
+
+    print(f"Deleted everything about {user}." if trio.run(run) else f"Nothing was kept about {user}.")
+
+
+def _new_file(path: Path) -> BinaryIO:
+    try:
+        return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb")
+    except OSError as exc:
+        raise ConfigError(f"--out: {path}: {exc.strerror}") from None
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise ConfigError("--yes is needed where nobody can be asked")
+    return input(question).strip().lower() in {"y", "yes"}
 
 
 def _load(path: Path | None) -> Config:

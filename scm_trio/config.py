@@ -225,10 +225,26 @@ class Ai:
     providers: dict[str, Provider] = field(factory=dict)
 
 
+DAY_S = 86_400
+
+
+@frozen
+class Retention:
+    """How long conversations are kept; 0: for ever."""
+
+    max_age_days: int = _number(0, minimum=0)
+    max_messages_per_session: int = _number(0, minimum=0)
+
+    @property
+    def max_age_s(self) -> int:
+        return self.max_age_days * DAY_S
+
+
 @frozen
 class Store:
     url: str = _url("sqlite:///scm-trio.db")
     """May carry a password, which is never printed."""
+    retention: Retention = Retention()
 
 
 @frozen

@@ -44,6 +44,7 @@ from scm_trio.providers.local import Local
 from scm_trio.store import runs
 from scm_trio.store.blobs import Folder
 from scm_trio.store.database import Database, Offload, in_thread, open_database, threads
+from scm_trio.store.housekeeping import keep_house
 from scm_trio.web.app import build_app
 from scm_trio.web.files import FILES_PATH
 from scm_trio.web.multipart import OVERHEAD_BYTES
@@ -150,6 +151,13 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
             files = Files(database, folder, config.files, parts.clock.now, parts.clock.new_id)
             house = _build(config, parts, tokens, files, providers, nursery)
             tasks.start_soon(_sweep, house)
+            tasks.start_soon(
+                keep_house,
+                database,
+                config.store.retention,
+                parts.clock.now,
+                config.websocket.session.cleanup_interval_s,
+            )
             tasks.start_soon(house.gate.service.keep_checkpoints)
             try:
                 yield house

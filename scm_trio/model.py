@@ -11,6 +11,9 @@ from typing import Literal
 from attrs import field, frozen
 
 Role = Literal["system", "user", "assistant"]
+MemberRole = Literal["viewer", "member", "owner"]
+"""What a member of a session may do, the least first: viewers read, members ask, owners change members and delete."""
+MessageStatus = Literal["sent", "delivered", "read"]
 UsageSource = Literal["provider", "estimated"]
 
 

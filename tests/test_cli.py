@@ -1,17 +1,23 @@
 """The command line, in this process; the server itself is for the end-to-end tests."""
 
+import io
+import json
 import os
+import stat
 import time
 
 import jwt
 import pytest
+import trio
 
 from scm_trio import cli, serve
 from scm_trio.config import Auth, Server
 from scm_trio.development import secret_path
 from scm_trio.house import Parts, open_house
+from scm_trio.model import Message
 from scm_trio.providers.scripted import Scripted
-from scm_trio.store.database import inline
+from scm_trio.store.database import inline, open_database
+from scm_trio.store.messages import add_message, ensure_session
 from scm_trio.testing import SECRET, quiet_config, virtual_clock
 
 CONFIGURED = f"""
@@ -125,6 +131,78 @@ def test_a_wrong_command_line_is_refused(scm, words):
 def test_the_version_is_told(scm):
     code, out, _ = scm("--version")
     assert (code, out.strip()) == (0, cli.__version__)
+
+
+# ---- a person's data
+
+
+@pytest.fixture
+def chatted(scm, tmp_path):
+    """A database in which two people have asked something."""
+    (tmp_path / "scm-trio.yml").write_text(CONFIGURED)
+
+    def ask(conn, user):
+        session = ensure_session(conn, user, "session001", f"s-{user}", 1.0)
+        add_message(conn, Message(f"q-{user}", session.global_id, "c", None, "user", user, "为什么？", created_at=1.0))
+
+    async def fill():
+        async with open_database(f"sqlite:///{tmp_path / 'chat.db'}") as database, trio.open_nursery() as nursery:
+            await nursery.start(database.run_writer)
+            for user in ("user007", "user008"):
+                await database.write(ask, user)
+            nursery.cancel_scope.cancel()
+
+    trio.run(fill)
+    return scm
+
+
+def records(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_persons_data_is_written_as_json_lines(chatted):
+    code, out, err = chatted("export-user", "user007")
+    assert (code, err.strip()) == (0, "2 records about user007.")
+    session, message = records(out)
+    assert (session["kind"], session["sessionId"], session["role"]) == ("session", "session001", "owner")
+    assert (message["kind"], message["content"], message["userId"]) == ("message", "为什么？", "user007")
+
+
+def test_a_persons_data_goes_into_a_new_file_that_others_cannot_read(chatted, tmp_path):
+    code, out, _ = chatted("export-user", "user007", "--out", "data.jsonl")
+    assert (code, out) == (0, "")
+    path = tmp_path / "data.jsonl"
+    assert len(records(path.read_text())) == 2
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    code, _, err = chatted("export-user", "user007", "--out", "data.jsonl")
+    assert code == 1
+    assert err.startswith("scm-trio: --out: data.jsonl: ")
+
+
+def test_a_persons_data_is_deleted_and_nobody_elses(chatted):
+    code, out, _ = chatted("delete-user", "user007", "--yes")
+    assert (code, out.strip()) == (0, "Deleted everything about user007.")
+    assert chatted("export-user", "user007")[1] == ""
+    assert len(records(chatted("export-user", "user008")[1])) == 2
+    assert chatted("delete-user", "user007", "--yes")[1].strip() == "Nothing was kept about user007."
+
+
+@pytest.mark.parametrize(("said", "code"), [("y", 0), ("YES ", 0), ("", 1), ("n", 1), ("whatever", 1)])
+def test_one_is_asked_before_a_persons_data_is_deleted(chatted, monkeypatch, said, code):
+    questions = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or said)
+    assert chatted("delete-user", "user007")[0] == code
+    assert "user007" in questions[0]
+    assert bool(chatted("export-user", "user007")[1]) is bool(code)
+
+
+def test_where_nobody_can_be_asked_nothing_is_deleted_without_yes(chatted, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y"))
+    code, _, err = chatted("delete-user", "user007")
+    assert code == 1
+    assert err.startswith("scm-trio: --yes")
+    assert len(records(chatted("export-user", "user007")[1])) == 2
 
 
 # ---- the announcement

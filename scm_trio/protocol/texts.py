@@ -104,6 +104,9 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "temperature": ("应为 0 到 2 的数字", "a number from 0 to 2 is expected"),
     "date": ("应为 ISO 日期，例如 2026-01-31", "an ISO date such as 2026-01-31 is expected"),
     "period": ("不能早于 from", "it must not be before from"),
+    "cursor": ("分页游标无效", "a cursor of this list is expected"),
+    "owner": ("会话至少要有一名 owner", "a session needs at least one owner"),
+    "once": ("每名成员只能出现一次", "each member may be named once"),
     "positive": ("应为大于 0 的整数", "a whole number above 0 is expected"),
     "one_of": ("requestId 与 messageId 至少填一个", "requestId or messageId is expected"),
     "one_place": (

@@ -85,7 +85,8 @@ class Database:
         """Return ``fn(connection, ...)`` after its changes are committed, together with those of other producers.
 
         ``fn`` is synchronous, leaves the transaction alone and either takes effect as a whole or, when it raises, not
-        at all. A cancelled caller does not know which: its write may still be committed.
+        at all. A cancelled caller does not know which: its write may still be committed. After a deadlock with another
+        process it is called again, so it does nothing but to read and write the database.
 
         Raises:
             StoreError: the writer is not running, or the database failed.

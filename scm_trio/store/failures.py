@@ -13,6 +13,14 @@ FOREIGN = (SQLAlchemyError, UnicodeEncodeError, OverflowError)
 """What statements raise. The last two come from the drivers while they bind a value and are passed on unwrapped."""
 
 
+DEADLOCKS = {"40P01", "40001"}
+"""PostgreSQL's codes for: others held what this one needed, and needed what it held."""
+
+
+class Deadlocked(StoreError):
+    """Another transaction was in the way; the same write may succeed at once."""
+
+
 def described(exc: BaseException) -> StoreError:
     """Return what may be told of a database error: its kind, its code and the constraint's name.
 
@@ -21,7 +29,8 @@ def described(exc: BaseException) -> StoreError:
     cause = getattr(exc, "orig", None) or exc
     code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)
     constraint = getattr(getattr(cause, "diag", None), "constraint_name", None)
-    return StoreError(" ".join(str(part) for part in (type(cause).__name__, code, constraint) if part))
+    kind = Deadlocked if code in DEADLOCKS else StoreError
+    return kind(" ".join(str(part) for part in (type(cause).__name__, code, constraint) if part))
 
 
 @contextmanager

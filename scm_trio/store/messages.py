@@ -13,10 +13,11 @@ from sqlalchemy import Connection, Select, bindparam, insert, literal, select, u
 
 from scm_trio.model import Message, Session, Usage
 from scm_trio.store.prepared import Prepared
-from scm_trio.store.schema import insert_unless_there, messages, sessions
+from scm_trio.store.schema import insert_unless_there, members, messages, sessions
 
-_COLUMNS = [column for column in messages.c if column.name != "sequence"]
-_SAID = [column.name for column in _COLUMNS[:-6]]
+COLUMNS = [column for column in messages.c if column.name != "sequence"]
+"""What ``message_from`` reads a message from."""
+_SAID = [column.name for column in COLUMNS[:-6]]
 """What comes before the usage and the time."""
 
 
@@ -26,34 +27,43 @@ def ensure_session(conn: Connection, owner_id: str, session_id: str, global_id_i
     if found is not None:
         return found
     new = Session(global_id_if_new, session_id, owner_id, created_at=now, updated_at=now)
-    conn.execute(insert_unless_there(conn.dialect.name, sessions, "owner_id", "session_id"), asdict(new))
-    # Another node may have been faster: then the row is its, not ours.
+    insertion = insert_unless_there(conn.dialect.name, sessions, "owner_id", "session_id")
+    if conn.execute(insertion.returning(sessions.c.global_id), asdict(new)).one_or_none() is not None:
+        enter_owner(conn, new)
+        return new
+    # Another node was faster: the row is its, and it made its owner a member.
     there = _SESSION.one(conn, {"owner": owner_id, "name": session_id})
-    return new if there is None else _session(there)
+    return new if there is None else session_from(there)
+
+
+def enter_owner(conn: Connection, session: Session) -> None:
+    """Make the owner of a session that was just created its first member."""
+    row = {"session_id": session.global_id, "user_id": session.owner_id, "role": "owner"}
+    conn.execute(insert(members), {**row, "joined_at": session.created_at, "delivered_to": 0, "read_to": 0})
 
 
 def find_session(conn: Connection, owner_id: str, session_id: str) -> Session | None:
     """Return the session that this owner calls ``session_id``, or None."""
     row = _SESSION.one(conn, {"owner": owner_id, "name": session_id})
-    return None if row is None else _session(row)
+    return None if row is None else session_from(row)
 
 
 def find_session_by_global_id(conn: Connection, global_id: str) -> Session | None:
     """Return the session, or None."""
     row = conn.execute(select(sessions).where(sessions.c.global_id == global_id)).one_or_none()
-    return None if row is None else _session(row)
+    return None if row is None else session_from(row)
 
 
 def find_message(conn: Connection, message_id: str) -> Message | None:
     """Return the message, or None."""
     row = _MESSAGE.one(conn, {"id": message_id})
-    return None if row is None else _message(row)
+    return None if row is None else message_from(row)
 
 
 def newest(conn: Connection, session_global_id: str, conversation_id: str) -> Message | None:
     """Return the message of the conversation that was stored last, or None."""
     row = _NEWEST.one(conn, {"session": session_global_id, "conversation": conversation_id})
-    return None if row is None else _message(row)
+    return None if row is None else message_from(row)
 
 
 def branch(conn: Connection, leaf_id: str, limit: int) -> list[Message]:
@@ -63,7 +73,7 @@ def branch(conn: Connection, leaf_id: str, limit: int) -> list[Message]:
     """
     if limit < 1:
         return []
-    return [_message(row) for row in _BRANCH.run(conn, {"leaf": leaf_id, "limit": limit}).fetchall()]
+    return [message_from(row) for row in _BRANCH.run(conn, {"leaf": leaf_id, "limit": limit}).fetchall()]
 
 
 def history(conn: Connection, session_global_id: str, before: int | None, limit: int) -> list[Message]:
@@ -72,19 +82,14 @@ def history(conn: Connection, session_global_id: str, before: int | None, limit:
     Args:
         conn: where to read.
         session_global_id: the session.
-        before: only messages stored before this sequence number (see ``sequence_of``); None: from the newest.
+        before: only messages stored before this sequence number; None: from the newest.
         limit: how many at most.
     """
-    query = select(*_COLUMNS).where(messages.c.session_id == session_global_id)
+    query = select(*COLUMNS).where(messages.c.session_id == session_global_id)
     if before is not None:
         query = query.where(messages.c.sequence < before)
     rows = conn.execute(query.order_by(messages.c.sequence.desc()).limit(limit)).all()
-    return [_message(row) for row in reversed(rows)]
-
-
-def sequence_of(conn: Connection, message_id: str) -> int | None:
-    """Return the message's place in the order of storing, for ``history``; None where there is no such message."""
-    return conn.execute(select(messages.c.sequence).where(messages.c.message_id == message_id)).scalar_one_or_none()
+    return [message_from(row) for row in reversed(rows)]
 
 
 def add_message(conn: Connection, message: Message) -> None:
@@ -105,13 +110,15 @@ def _values(message: Message) -> dict[str, Any]:
     }
 
 
-def _session(row: Sequence[Any]) -> Session:
+def session_from(row: Sequence[Any]) -> Session:
+    """A session from the columns of its table."""
     global_id, owner_id, session_id, title, model, provider, system_prompt, archived, created_at, updated_at = row
     said = (title, model, provider, system_prompt)
     return Session(global_id, session_id, owner_id, *said, bool(archived), created_at, updated_at)
 
 
-def _message(row: Sequence[Any]) -> Message:
+def message_from(row: Sequence[Any]) -> Message:
+    """A message from ``COLUMNS``."""
     prompt, completion, reasoning, cached, source, created_at = row[-6:]
     usage = None if source is None else Usage(prompt, completion, reasoning, cached, source)
     said: dict[str, Any] = dict(zip(_SAID, row, strict=False))
@@ -127,12 +134,12 @@ def _up_the_tree() -> Select[Any]:
             messages.c.message_id == chain.c.parent_id, chain.c.depth < bindparam("limit")
         )
     )
-    return select(*_COLUMNS).join(chain, chain.c.message_id == messages.c.message_id).order_by(chain.c.depth.desc())
+    return select(*COLUMNS).join(chain, chain.c.message_id == messages.c.message_id).order_by(chain.c.depth.desc())
 
 
 def _newest() -> Select[Any]:
     conversation = messages.c.conversation_id == bindparam("conversation")
-    rows = select(*_COLUMNS).where(messages.c.session_id == bindparam("session"), conversation)
+    rows = select(*COLUMNS).where(messages.c.session_id == bindparam("session"), conversation)
     return rows.order_by(messages.c.sequence.desc()).limit(1)
 
 
@@ -141,10 +148,10 @@ _SESSION = Prepared(
         sessions.c.owner_id == bindparam("owner"), sessions.c.session_id == bindparam("name")
     )
 )
-_MESSAGE = Prepared(lambda _: select(*_COLUMNS).where(messages.c.message_id == bindparam("id")))
+_MESSAGE = Prepared(lambda _: select(*COLUMNS).where(messages.c.message_id == bindparam("id")))
 _BRANCH = Prepared(lambda _: _up_the_tree())
 _NEWEST = Prepared(lambda _: _newest())
-_ADD = Prepared(lambda _: insert(messages), tuple(column.name for column in _COLUMNS))
+_ADD = Prepared(lambda _: insert(messages), tuple(column.name for column in COLUMNS))
 _TOUCH = Prepared(
     lambda _: (
         update(sessions)

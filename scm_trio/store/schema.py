@@ -17,7 +17,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    column,
     literal_column,
+    table,
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -28,6 +30,8 @@ ENDED = "ended"
 COMING = "coming"
 READY = "ready"
 LEAVING = "leaving"
+
+SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData(
     naming_convention={
@@ -58,7 +62,7 @@ messages = Table(
     "messages",
     metadata,
     # The primary key is the counter, because SQLite counts up by itself in no other column.
-    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("sequence", SEQUENCE, primary_key=True, autoincrement=True),
     Column("message_id", Text, nullable=False),
     Column("session_id", Text, ForeignKey("sessions.global_id", ondelete="CASCADE"), nullable=False),
     Column("conversation_id", Text, nullable=False),
@@ -78,8 +82,17 @@ messages = Table(
     Column("usage_source", Text),
     Column("created_at", Double, nullable=False),
     UniqueConstraint("message_id"),
-    Index(None, "session_id", "conversation_id", "sequence"),
+    # One for all: pages of a session, the newest message of a conversation, and unread messages, counted in the index alone.
+    Index("ix_messages_session", "session_id", "sequence", "conversation_id", "role", "user_id"),
     Index(None, "parent_id"),
+    Index(None, "created_at"),
+    Index(
+        "ix_messages_roots",
+        "session_id",
+        "conversation_id",
+        sqlite_where=text("parent_id IS NULL"),
+        postgresql_where=text("parent_id IS NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -113,7 +126,7 @@ files = Table(
 attachments = Table(
     "attachments",
     metadata,
-    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("sequence", SEQUENCE, primary_key=True, autoincrement=True),
     # Emptied with its message, so that the sweeper finds what has lost it without looking at everything else.
     Column("message_id", Text, ForeignKey("messages.message_id", ondelete="SET NULL")),
     Column("position", Integer, nullable=False),
@@ -128,6 +141,26 @@ attachments = Table(
     ),
     sqlite_autoincrement=True,
 )
+
+members = Table(
+    "members",
+    metadata,
+    Column("session_id", Text, ForeignKey("sessions.global_id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("joined_at", Double, nullable=False),
+    # The markers: sequence numbers up to which the member was given, and has read, this session's messages.
+    Column("delivered_to", SEQUENCE, nullable=False),
+    Column("read_to", SEQUENCE, nullable=False),
+    Index(None, "user_id"),
+    sqlite_with_rowid=False,
+)
+
+# The index of the full text search, filled by ``search.py``. SQLite and PostgreSQL build it differently: it stands in the
+# migrations alone. A row's ``rowid`` is its message's sequence number.
+message_search = table("message_search", column("rowid", SEQUENCE), column("words", Text))
+# PostgreSQL only: messages that are not in that index yet; a trigger puts them here.
+search_queue = table("search_queue", column("sequence", SEQUENCE))
 
 runs = Table(
     "runs",

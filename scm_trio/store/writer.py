@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from scm_trio.errors import StoreError
-from scm_trio.store.failures import described, translated
+from scm_trio.store.failures import Deadlocked, described, translated
 
 log = structlog.get_logger(__name__)
 
@@ -34,12 +34,16 @@ It may raise ``Cancelled`` only as long as the function has not begun.
 BATCH_LIMIT = 256
 """Writes per transaction: bounds how long the first one of a batch waits for the last one."""
 
+MAX_TRIES = 5
+"""How often a write is tried that gets into a deadlock with one of another process."""
+
 FLUSH_LIMIT_S = 10.0
 
 
 @define(eq=False)
 class _Job:
     work: Work
+    tries: int = 0
     done: trio.Event = field(factory=trio.Event)
     outcome: Outcome[Any] = field(factory=lambda: Error(StoreError("the store was closed before the write")))
 
@@ -109,9 +113,16 @@ class Writer:
         batch = tuple(islice(self._queue, BATCH_LIMIT))
         # They leave the queue afterwards: a cancel before the transaction began leaves them to the flush.
         outcomes = await self._offload(commit, self._engine, [job.work for job in batch])
+        again = []
         for job, result in zip(batch, outcomes, strict=True):
             self._queue.popleft()
-            job.settle(result)
+            job.tries += 1
+            if _is_deadlocked(result) and job.tries < MAX_TRIES:
+                again.append(job)
+            else:
+                job.settle(result)
+        # In front of all others, for who begins holds nothing that somebody else could wait for.
+        self._queue.extendleft(reversed(again))
 
 
 def commit(engine: Engine, batch: Sequence[Work]) -> list[Outcome[Any]]:
@@ -126,9 +137,9 @@ def commit(engine: Engine, batch: Sequence[Work]) -> list[Outcome[Any]]:
                 transaction.rollback()
             return [result]
     except SQLAlchemyError as exc:
-        failure = str(described(exc))
-    log.error("commit failed", error=failure, writes=len(batch))
-    return [Error(StoreError(failure)) for _ in batch]
+        failure = described(exc)
+    log.error("commit failed", error=str(failure), writes=len(batch))
+    return [Error(type(failure)(*failure.args)) for _ in batch]
 
 
 def _in_savepoint(connection: Connection, work: Work) -> Outcome[Any]:
@@ -139,3 +150,10 @@ def _in_savepoint(connection: Connection, work: Work) -> Outcome[Any]:
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one_write")
     connection.exec_driver_sql("RELEASE SAVEPOINT one_write")
     return result
+
+
+def _is_deadlocked(outcome: Outcome[Any]) -> bool:
+    if not isinstance(outcome, Error):
+        return False
+    failure = outcome.error
+    return isinstance(described(failure) if isinstance(failure, SQLAlchemyError) else failure, Deadlocked)

@@ -4,6 +4,7 @@ from sqlalchemy import delete, func, select
 from scm_trio.model import FinishReason, Message, Session, Usage
 from scm_trio.store import messages, schema
 from scm_trio.store.database import open_database
+from scm_trio.store.markers import sequence_in
 
 USAGE = Usage(prompt_tokens=3, completion_tokens=5, reasoning_tokens=2, cached_tokens=1, source="estimated")
 
@@ -121,10 +122,9 @@ async def test_history_pages_backwards_through_all_conversations(db):
     await db.write(talk, message("1"), message("2", conversation="c2"), message("3"), message("4"))
     page = await db.read(messages.history, "g1", None, 3)
     assert ids(page) == ["2", "3", "4"]
-    before = await db.read(messages.sequence_of, page[0].message_id)
+    before = await db.read(sequence_in, "g1", page[0].message_id)
     assert ids(await db.read(messages.history, "g1", before, 3)) == ["1"]
     assert await db.read(messages.history, "g2", None, 3) == []
-    assert await db.read(messages.sequence_of, "nobody") is None
 
 
 async def test_deleting_a_session_takes_a_very_long_conversation_along(db):
@@ -136,7 +136,7 @@ async def test_deleting_a_session_takes_a_very_long_conversation_along(db):
 
 async def test_sequence_numbers_are_not_used_twice(db):
     await db.write(talk, message("1"), message("2"))
-    second = await db.read(messages.sequence_of, "2")
+    second = await db.read(sequence_in, "g1", "2")
     await db.write(lambda conn: conn.execute(delete(schema.messages)) and None)
     await db.write(talk, message("3"))
-    assert await db.read(messages.sequence_of, "3") > second
+    assert await db.read(sequence_in, "g1", "3") > second

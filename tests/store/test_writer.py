@@ -1,3 +1,6 @@
+import threading
+from collections import Counter
+
 import pytest
 import trio
 from sqlalchemy import event, func, select, text
@@ -8,9 +11,10 @@ from scm_trio.model import Message
 from scm_trio.store import migrate
 from scm_trio.store.database import inline, open_database
 from scm_trio.store.engine import make_engine, parse_url
+from scm_trio.store.failures import Deadlocked
 from scm_trio.store.messages import add_message, ensure_session
 from scm_trio.store.schema import sessions
-from scm_trio.store.writer import BATCH_LIMIT, FLUSH_LIMIT_S, Writer, commit
+from scm_trio.store.writer import BATCH_LIMIT, FLUSH_LIMIT_S, MAX_TRIES, Writer, commit
 
 
 def add(conn, name):
@@ -288,3 +292,56 @@ def test_a_batch_is_one_transaction_for_any_number_of_writes(engine):
     assert len(counted) == 3
     with engine.connect() as conn:
         assert conn.execute(select(func.count()).select_from(sessions)).scalar() == 10
+
+
+# ---- deadlocks, which only several processes on one PostgreSQL can have
+
+
+class Crossing:
+    """Two writes that lock the same two sessions, each in its own order, and meet half way."""
+
+    def __init__(self):
+        self.half_way = threading.Barrier(2)
+        self.runs = Counter()
+
+    def write(self, conn, first, then):
+        conn.execute(text("SET LOCAL deadlock_timeout = '10ms'"))
+        self.runs[first] += 1
+        conn.execute(select(sessions).where(sessions.c.session_id == first).with_for_update())
+        if self.runs[first] == 1:
+            self.half_way.wait(timeout=30)
+        conn.execute(select(sessions).where(sessions.c.session_id == then).with_for_update())
+        conn.execute(sessions.update().where(sessions.c.session_id == first).values(title=f"by {first}"))
+
+
+@pytest.mark.parametrize("company", [0, 3])
+async def test_a_write_that_gets_into_a_deadlock_is_done_again(postgres_url, nursery, company):
+    crossing, others = Crossing(), []
+    async with open_database(postgres_url) as one, open_database(postgres_url) as other:
+        for node in (one, other):
+            await nursery.start(node.run_writer)
+        for name in ("a", "b"):
+            await one.write(add, name)
+        async with trio.open_nursery() as both:
+            for node, first, then in ((one, "a", "b"), (other, "b", "a")):
+                both.start_soon(node.write, crossing.write, first, then)
+                for number in range(company):
+                    both.start_soon(node.write, add, f"{first}{number}")
+                    others.append(f"{first}{number}")
+        titles = await one.read(lambda conn: conn.execute(select(sessions.c.title)).scalars().all())
+        assert {title for title in titles if title} == {"by a", "by b"}
+        assert await one.read(names) == {"a", "b", *others}
+    assert sum(crossing.runs.values()) > 2
+
+
+async def test_a_write_that_always_gets_into_a_deadlock_fails_in_the_end(db):
+    tries = []
+
+    def unlucky(conn):
+        tries.append(1)
+        raise Deadlocked("DeadlockDetected 40P01")
+
+    with pytest.raises(StoreError):
+        await db.write(unlucky)
+    assert len(tries) == MAX_TRIES
+    assert await db.write(add, "s1") == "s1"

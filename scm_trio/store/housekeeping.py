@@ -1,0 +1,105 @@
+"""What is done in the background, batch by batch, so that other writers get their turn in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from scm_trio.config import Retention
+from scm_trio.errors import StoreError
+from scm_trio.store.database import Database
+from scm_trio.store.person import delete_user
+from scm_trio.store.removal import purge
+from scm_trio.store.retention import expire, sessions_due
+from scm_trio.store.search import has_pending, index_pending
+
+log = structlog.get_logger(__name__)
+
+RETENTION_INTERVAL_S = 600.0
+OTHERS_WAIT_S = 0.02
+OTHERS_TRIES = 50
+
+
+async def keep_house(database: Database, keep: Retention, now: Callable[[], float], interval_s: float) -> None:
+    """Index, purge and, more rarely, apply the retention, for ever; a database that fails is tried again later.
+
+    Args:
+        database: its writer must be running.
+        keep: how much is kept.
+        now: wall clock, seconds since the epoch.
+        interval_s: seconds between two rounds.
+    """
+    next_retention = trio.current_time()
+    while True:
+        await trio.sleep(interval_s)
+        try:
+            await catch_up(database)
+            await purge_removed(database)
+            if trio.current_time() >= next_retention:
+                removed = await apply_retention(database, now(), keep)
+                next_retention = trio.current_time() + RETENTION_INTERVAL_S
+                if removed:
+                    log.info("retention applied", removed=removed)
+        except StoreError as exc:
+            log.warning("housekeeping failed", error=str(exc))
+
+
+async def catch_up(database: Database) -> None:
+    """Make everything stored so far known to the search; to be awaited before one.
+
+    What another process is just indexing is waited for, a second at most.
+
+    Raises:
+        StoreError: the database failed.
+    """
+    tries = OTHERS_TRIES
+    while tries and await database.read(has_pending):
+        if not await database.write(index_pending):
+            tries -= 1
+            await trio.sleep(OTHERS_WAIT_S)
+
+
+async def purge_removed(database: Database) -> None:
+    """Remove what is left of sessions that were deleted.
+
+    Raises:
+        StoreError: the database failed.
+    """
+    while await database.write(purge):
+        pass
+
+
+async def apply_retention(database: Database, now: float, keep: Retention) -> int:
+    """Remove what is older than it may be, or too much for one session; return how many messages and whole sessions.
+
+    Args:
+        database: its writer must be running.
+        now: seconds since the epoch.
+        keep: how much is kept.
+
+    Raises:
+        StoreError: the database failed.
+    """
+    removed = 0
+    while True:
+        before = removed
+        for global_id in await database.read(sessions_due, now, keep):
+            while count := await database.write(expire, now, keep, global_id):
+                removed += count
+        if removed == before:
+            return removed
+
+
+async def erase_user(database: Database, user_id: str) -> bool:
+    """Delete all that is kept about a person, as ``person.delete_user`` does; return whether there was anything.
+
+    Raises:
+        StoreError: the database failed; what is left can be deleted by asking again.
+    """
+    found = False
+    while await database.write(delete_user, user_id):
+        found = True
+    await purge_removed(database)
+    return found

@@ -1,0 +1,121 @@
+"""All that is kept about one person: given out, and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import orjson
+from sqlalchemy import Connection, Select, Table, delete, exists, select, union_all, update
+
+from scm_trio.protocol.codec import camel, timestamp
+from scm_trio.store.access import lock
+from scm_trio.store.members import hand_over
+from scm_trio.store.removal import BATCH, NOBODY, remove_messages, remove_session
+from scm_trio.store.schema import LEAVING, files, members, messages, reservations, runs, sessions, usage
+
+Record = dict[str, Any]
+
+
+def export_user(conn: Connection, user_id: str) -> Iterator[Record]:
+    """Everything kept about a person, record by record; each says by ``kind`` what it is.
+
+    First his sessions, with his membership and his markers in them, then his messages (what he asked, and what was
+    answered to him; in sessions that he has left, too), his files (not their bytes), his runs, what they have set aside, and
+    his lines of the ledger, each in the order of its time. What others said in a shared session is theirs. Rows are read as they are asked for: the records never stand
+    in memory together.
+    """
+    mine = select(*sessions.c, *(column for column in members.c if column.name != "session_id"))
+    mine = mine.join(members, members.c.session_id == sessions.c.global_id).where(members.c.user_id == user_id)
+    # Found in an index that has all it takes: no other text is read on the way.
+    said = select(messages.c.sequence).where(messages.c.user_id == user_id)
+    parts: tuple[tuple[str, Select[Any]], ...] = (
+        ("session", mine.order_by(sessions.c.created_at, sessions.c.global_id)),
+        ("message", select(messages).where(messages.c.sequence.in_(said)).order_by(messages.c.sequence)),
+        ("file", _of(files, user_id).order_by(files.c.created_at, files.c.file_id)),
+        ("run", _of(runs, user_id).order_by(runs.c.started_at, runs.c.run_id)),
+        ("reservation", _of(reservations, user_id).order_by(reservations.c.run_id)),
+        ("usage", _of(usage, user_id).order_by(usage.c.started_at, usage.c.attempt_id)),
+    )
+    for kind, query in parts:
+        for row in conn.execute(query, execution_options={"yield_per": BATCH}).mappings():
+            yield {"kind": kind, **{camel(name): _plain(name, value) for name, value in row.items()}}
+
+
+def write_export(conn: Connection, user_id: str, lines: BinaryIO) -> int:
+    """Write ``export_user`` as JSON lines; return how many it were."""
+    count = 0
+    for record in export_user(conn, user_id):
+        lines.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+        count += 1
+    return count
+
+
+def delete_user(conn: Connection, user_id: str) -> int:
+    """Delete the next batch of what is kept about a person; return its size, 0 when nothing is left.
+
+    - A session of which he is the only owner goes, whoever else is in it. Another one he leaves.
+    - What he asked in sessions that stay, and what was answered to him, is deleted and not only made anonymous: a text says
+      who wrote it. What others said below it moves up (``removal.py``).
+    - His files are nobody's from then on; the server's sweeper deletes their bytes.
+    - The ledger's lines stay, for the sums, and are nobody's.
+    """
+    if user_id == NOBODY:
+        return 0
+    steps = (_leave_a_session, _delete_messages, _let_files_go, _delete_runs, _delete_reservations, _forget_in_ledger)
+    return next((rows for step in steps if (rows := step(conn, user_id))), 0)
+
+
+def _of(table: Table, user_id: str) -> Select[Any]:
+    return select(table).where(table.c.user_id == user_id)
+
+
+def _plain(name: str, value: object) -> object:
+    return timestamp(value) if name.endswith("_at") and isinstance(value, float) else value
+
+
+def _leave_a_session(conn: Connection, user_id: str) -> int:
+    taken_part = select(members.c.session_id).where(members.c.user_id == user_id)
+    named = select(sessions.c.global_id).where(sessions.c.owner_id == user_id)
+    global_id = conn.execute(union_all(taken_part, named).limit(1)).scalar_one_or_none()
+    if global_id is None:
+        return 0
+    lock(conn, global_id)
+    here = members.c.session_id == global_id
+    other_owner = exists().where(here, members.c.user_id != user_id, members.c.role == "owner")
+    if not conn.execute(select(other_owner)).scalar_one():
+        remove_session(conn, global_id)
+        return 1
+    conn.execute(delete(members).where(here, members.c.user_id == user_id))
+    if conn.execute(select(named.where(sessions.c.global_id == global_id).exists())).scalar_one():
+        hand_over(conn, global_id)
+    return 1
+
+
+def _delete_messages(conn: Connection, user_id: str) -> int:
+    mine = messages.c.user_id == user_id
+    global_id = conn.execute(select(messages.c.session_id).where(mine).limit(1)).scalar_one_or_none()
+    if global_id is None:
+        return 0
+    lock(conn, global_id)
+    here = select(messages.c.sequence).where(mine, messages.c.session_id == global_id).order_by(messages.c.sequence)
+    return remove_messages(conn, conn.execute(here.limit(BATCH)).scalars().all())
+
+
+def _let_files_go(conn: Connection, user_id: str) -> int:
+    some = select(files.c.file_id).where(files.c.user_id == user_id).limit(BATCH)
+    return conn.execute(update(files).where(files.c.file_id.in_(some)).values(user_id=NOBODY, state=LEAVING)).rowcount
+
+
+def _delete_runs(conn: Connection, user_id: str) -> int:
+    some = select(runs.c.run_id).where(runs.c.user_id == user_id).limit(BATCH)
+    return conn.execute(delete(runs).where(runs.c.run_id.in_(some))).rowcount
+
+
+def _delete_reservations(conn: Connection, user_id: str) -> int:
+    return conn.execute(delete(reservations).where(reservations.c.user_id == user_id)).rowcount
+
+
+def _forget_in_ledger(conn: Connection, user_id: str) -> int:
+    some = select(usage.c.attempt_id).where(usage.c.user_id == user_id).limit(BATCH)
+    return conn.execute(update(usage).where(usage.c.attempt_id.in_(some)).values(user_id=NOBODY)).rowcount

@@ -1,0 +1,78 @@
+"""Taking messages and whole sessions out of the store, in pieces that keep a transaction short.
+
+An answer goes with its question, and what hung below a removed message moves up to the nearest one that is left, so that
+every branch can still be read. A removed session belongs to nobody at once, so that no function finds it; ``purge`` takes
+its messages away. The ledger stays. The search and other tables that refer to messages follow by the database's cascades.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import Connection, bindparam, delete, or_, select, update
+
+from scm_trio.store.schema import members, messages, runs, sessions
+
+NOBODY = ""
+"""Owner of what waits to be removed, and whom anonymous rows belong to: no token can name this user."""
+
+BATCH = 500
+"""Messages that one transaction removes."""
+
+
+def remove_messages(conn: Connection, sequences: Iterable[int]) -> int:
+    """Remove these messages, the answers to them and their runs; return how many messages it were."""
+    ids = (messages.c.message_id, messages.c.parent_id)
+    chosen = messages.c.sequence.in_(sequences)
+    gone = dict(conn.execute(select(*ids).where(chosen)).all())
+    affected = conn.execute(select(messages.c.session_id).where(chosen).distinct()).scalars().all()
+    answers = select(*ids).where(messages.c.parent_id.in_(gone), messages.c.role == "assistant")
+    gone |= dict(conn.execute(answers).all())
+    if not gone:
+        return 0
+    orphans = select(*ids).where(messages.c.parent_id.in_(gone), messages.c.message_id.not_in(gone))
+    moves = [{"orphan": orphan, "left": _left(parent, gone)} for orphan, parent in conn.execute(orphans)]
+    if moves:
+        move = update(messages).where(messages.c.message_id == bindparam("orphan"))
+        conn.execute(move.values(parent_id=bindparam("left")), moves)
+    # Running ones too: their end finds no row then, and stores no answer to a question that is not there.
+    theirs = or_(runs.c.message_id.in_(gone), runs.c.user_message_id.in_(gone))
+    conn.execute(delete(runs).where(runs.c.session_id.in_(affected), theirs))
+    conn.execute(delete(messages).where(messages.c.message_id.in_(gone)))
+    return len(gone)
+
+
+def remove_session(conn: Connection, global_id: str) -> None:
+    """Take the session from everybody at once, and its messages as far as one batch goes; ``purge`` takes the rest.
+
+    A run of it that is running finds no row at its end, and stores nothing.
+    """
+    conn.execute(delete(members).where(members.c.session_id == global_id))
+    conn.execute(delete(runs).where(runs.c.session_id == global_id))
+    nothing = dict.fromkeys(("title", "model", "provider", "system_prompt"))
+    mine = sessions.c.global_id == global_id
+    conn.execute(update(sessions).where(mine).values(owner_id=NOBODY, session_id=global_id, **nothing))
+    _purge(conn, global_id, BATCH)
+
+
+def purge(conn: Connection, limit: int = BATCH) -> int:
+    """Remove up to ``limit`` messages of a removed session; return how many, 0 when nothing is left to do."""
+    waiting = select(sessions.c.global_id).where(sessions.c.owner_id == NOBODY).limit(1)
+    global_id = conn.execute(waiting).scalar_one_or_none()
+    return 0 if global_id is None else max(1, _purge(conn, global_id, limit))
+
+
+def _purge(conn: Connection, global_id: str, limit: int) -> int:
+    # The newest first: a message is younger than its parent, so that none is left without one in between.
+    mine = select(messages.c.sequence).where(messages.c.session_id == global_id)
+    newest = mine.order_by(messages.c.sequence.desc()).limit(limit)
+    removed = conn.execute(delete(messages).where(messages.c.sequence.in_(newest))).rowcount
+    if removed < limit:
+        conn.execute(delete(sessions).where(sessions.c.global_id == global_id))
+    return removed
+
+
+def _left(parent: str | None, gone: Mapping[str, str | None]) -> str | None:
+    while parent is not None and parent in gone:
+        parent = gone[parent]
+    return parent

@@ -1,0 +1,145 @@
+"""What members do with their sessions: create, change, delete. Each function checks the right in its own transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import asdict, frozen
+from sqlalchemy import Connection, case, insert, update
+
+from scm_trio.errors import InvalidMessage
+from scm_trio.model import Session
+from scm_trio.store.access import Access, called_by, resolve_for_change
+from scm_trio.store.members import Member, add_members, checked, members_of, set_members
+from scm_trio.store.messages import enter_owner
+from scm_trio.store.removal import remove_session
+from scm_trio.store.schema import sessions
+from scm_trio.store.session_list import SessionView, view, views_of_members
+
+MAX_TITLE_CHARS = 200
+MAX_SYSTEM_PROMPT_CHARS = 20_000
+
+
+@frozen
+class NewSession:
+    """A session to create. ``members`` may leave its creator out, who is an owner in any case."""
+
+    title: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    system_prompt: str | None = None
+    members: tuple[Member, ...] = ()
+
+
+@frozen
+class SessionChanges:
+    """What changes; None: stays as it is. An empty title or system prompt takes it away. ``members`` is the whole list."""
+
+    title: str | None = None
+    archived: bool | None = None
+    system_prompt: str | None = None
+    members: Sequence[Member] | None = None
+
+
+@frozen
+class ChangedSession:
+    """After a change: how each member sees the session now, by user, and who is no member any more."""
+
+    global_id: str
+    views: Mapping[str, SessionView]
+    removed: tuple[str, ...]
+
+
+@frozen
+class DeletedSession:
+    """What there is left to say of a deleted session, by user: what each of its members called it."""
+
+    global_id: str
+    names: Mapping[str, str]
+
+
+def create_session(conn: Connection, user_id: str, global_id: str, new: NewSession, now: float) -> SessionView:
+    """Create a session under its global id, which is unguessable and new.
+
+    Raises:
+        InvalidMessage: a text or the list of members is too long, or a member is named twice.
+    """
+    members = checked([*(each for each in new.members if each.user_id != user_id), Member(user_id, "owner")])
+    session = Session(
+        global_id,
+        global_id,
+        user_id,
+        _bounded("title", new.title, MAX_TITLE_CHARS),
+        new.model,
+        new.provider,
+        _bounded("systemPrompt", new.system_prompt, MAX_SYSTEM_PROMPT_CHARS),
+        created_at=now,
+        updated_at=now,
+    )
+    conn.execute(insert(sessions), asdict(session))
+    enter_owner(conn, session)
+    del members[user_id]
+    add_members(conn, global_id, members, now)
+    return view(conn, Access(session, user_id, "owner"))
+
+
+def update_session(
+    conn: Connection, user_id: str, reference: str, changes: SessionChanges, now: float
+) -> ChangedSession:
+    """Change a session: members and owners its texts, owners its members; everybody may leave (see ``set_members``).
+
+    Raises:
+        NotFound: he is no member of such a session.
+        Forbidden: his role does not allow it.
+        InvalidMessage: a text or the list of members is not possible.
+    """
+    access = resolve_for_change(conn, user_id, reference)
+    values = _values(changes)
+    if values:
+        access.demand("member")
+    removed = () if changes.members is None else set_members(conn, access, changes.members, now)
+    if values or changes.members is not None:
+        later = case((sessions.c.updated_at < now, now), else_=sessions.c.updated_at)
+        mine = sessions.c.global_id == access.global_id
+        conn.execute(update(sessions).where(mine).values(updated_at=later, **values))
+    return ChangedSession(access.global_id, views_of_members(conn, access.global_id), removed)
+
+
+def delete_session(conn: Connection, user_id: str, reference: str) -> DeletedSession:
+    """Delete a session with all that was said in it; the ledger stays.
+
+    Raises:
+        NotFound: he is no member of such a session.
+        Forbidden: he is none of its owners.
+    """
+    access = resolve_for_change(conn, user_id, reference)
+    access.demand("owner")
+    people = members_of(conn, [access.global_id])[access.global_id]
+    remove_session(conn, access.global_id)
+    return DeletedSession(access.global_id, {each.user_id: called_by(access.session, each.user_id) for each in people})
+
+
+def set_title_if_absent(conn: Connection, global_id: str, title: str) -> bool:
+    """Give the session a title, for one that was made and not chosen, and return whether it had none."""
+    text = title.strip()[:MAX_TITLE_CHARS]
+    untitled = sessions.c.global_id == global_id, sessions.c.title.is_(None)
+    return bool(text) and conn.execute(update(sessions).where(*untitled).values(title=text)).rowcount > 0
+
+
+def _values(changes: SessionChanges) -> dict[str, object]:
+    values: dict[str, object] = {}
+    if changes.title is not None:
+        values["title"] = _bounded("title", changes.title, MAX_TITLE_CHARS)
+    if changes.system_prompt is not None:
+        values["system_prompt"] = _bounded("systemPrompt", changes.system_prompt, MAX_SYSTEM_PROMPT_CHARS)
+    if changes.archived is not None:
+        values["archived"] = changes.archived
+    return values
+
+
+def _bounded(field: str, text: str | None, limit: int) -> str | None:
+    """The text without blank ends, None where nothing is left."""
+    trimmed = (text or "").strip()
+    if len(trimmed) > limit:
+        raise InvalidMessage(field=field, expected="too_long")
+    return trimmed or None

@@ -1,0 +1,118 @@
+import psycopg
+import pytest
+import trio
+from sqlalchemy import select
+
+from scm_trio.config import Retention
+from scm_trio.errors import StoreError
+from scm_trio.store import housekeeping, schema
+from scm_trio.store.database import inline, open_database
+from scm_trio.store.housekeeping import catch_up, erase_user, keep_house, purge_removed
+from scm_trio.store.removal import BATCH
+from scm_trio.store.search import has_pending
+from scm_trio.store.sessions import delete_session
+
+from .talking import ask, count_rows, open_session, say, talk
+
+
+async def test_catching_up_takes_as_many_batches_as_it_needs(db, monkeypatch):
+    monkeypatch.setattr("scm_trio.store.search.BATCH_CHARS", 30)
+    await db.write(open_session)
+    await db.write(talk, *(f"m{number}" for number in range(20)))
+    await catch_up(db)
+    assert await db.read(has_pending) is False
+    assert await db.read(count_rows, schema.message_search) == 20
+    await catch_up(db)
+    assert await db.read(count_rows, schema.message_search) == 20
+
+
+async def test_what_another_process_is_indexing_is_not_waited_for_for_ever(postgres_url, monkeypatch, nursery):
+    monkeypatch.setattr(housekeeping, "OTHERS_WAIT_S", 0)
+    async with open_database(postgres_url) as db:
+        await nursery.start(db.run_writer)
+        await db.write(open_session)
+        await db.write(say, "m1")
+        with psycopg.connect(postgres_url) as other:
+            other.execute("SELECT * FROM search_queue FOR UPDATE")
+            await db.write(say, "m2")
+            await catch_up(db)
+            indexed = select(schema.message_search.c.rowid)
+            assert await db.read(has_pending) is True
+            assert len(await db.read(lambda conn: conn.execute(indexed).all())) == 1
+        await catch_up(db)
+        assert await db.read(has_pending) is False
+
+
+async def test_all_that_is_left_of_deleted_sessions_is_removed(db):
+    for session in ("g1", "g2"):
+        await db.write(open_session, session)
+        await db.write(talk, *(f"{session}-{number}" for number in range(BATCH + 1)), in_=session)
+        await db.write(delete_session, "ann", session)
+    await purge_removed(db)
+    assert await db.read(count_rows, schema.messages) == 0
+    assert await db.read(count_rows, schema.sessions) == 0
+
+
+async def test_a_person_is_erased_to_the_last_row(db):
+    await db.write(open_session)
+    await db.write(ask, "r1")
+    await db.write(talk, *(f"m{number}" for number in range(BATCH)))
+    assert await erase_user(db, "ann") is True
+    for table in (schema.sessions, schema.messages, schema.runs, schema.members):
+        assert await db.read(count_rows, table) == 0
+    assert await erase_user(db, "ann") is False
+
+
+# ---- for ever
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+async def memory(nursery):
+    async with open_database("sqlite://", offload=inline) as database:
+        await nursery.start(database.run_writer)
+        await database.write(open_session)
+        yield database
+
+
+async def test_a_house_is_kept_in_order(memory, nursery, autojump_clock):
+    await memory.write(say, "old", at=DAY)
+    await memory.write(say, "new", at=99 * DAY)
+    await memory.write(open_session, "g2")
+    await memory.write(talk, *(f"m{number}" for number in range(BATCH + 1)), in_="g2")
+    await memory.write(delete_session, "ann", "g2")
+    nursery.start_soon(keep_house, memory, Retention(max_age_days=10), lambda: 100 * DAY, 30.0)
+    await trio.sleep(29)
+    assert await memory.read(count_rows, schema.messages) == 3
+    await trio.sleep(2)
+    assert await memory.read(count_rows, schema.messages) == 1
+    assert await memory.read(count_rows, schema.message_search) == 1
+    assert await memory.read(count_rows, schema.sessions) == 1
+
+
+async def test_the_retention_is_looked_after_more_rarely(memory, nursery, autojump_clock):
+    nursery.start_soon(keep_house, memory, Retention(max_messages_per_session=1), lambda: 0.0, 30.0)
+    await trio.sleep(31)
+    await memory.write(talk, "q1", "a1", "q2")
+    await trio.sleep(590)
+    assert await memory.read(count_rows, schema.messages) == 3
+    assert await memory.read(has_pending) is False, "the search is not made to wait"
+    await trio.sleep(30)
+    assert await memory.read(count_rows, schema.messages) == 1
+
+
+async def test_a_database_that_fails_is_tried_again(memory, nursery, autojump_clock, monkeypatch):
+    answers = [StoreError("lost"), StoreError("lost")]
+
+    async def fail_twice(database):
+        if answers:
+            raise answers.pop()
+
+    monkeypatch.setattr(housekeeping, "catch_up", fail_twice)
+    nursery.start_soon(keep_house, memory, Retention(max_messages_per_session=1), lambda: 0.0, 30.0)
+    await memory.write(talk, "q1", "a1", "q2")
+    await trio.sleep(61)
+    assert await memory.read(count_rows, schema.messages) == 3
+    await trio.sleep(30)
+    assert await memory.read(count_rows, schema.messages) == 1
