@@ -17,7 +17,7 @@ from cyclopts import App, Parameter
 from scm_trio import __version__, config_loader, logs
 from scm_trio.auth import authenticator
 from scm_trio.config import Config
-from scm_trio.development import completed, is_development
+from scm_trio.development import completed, is_development, secret_path
 from scm_trio.errors import ConfigError, StoreError
 from scm_trio.jwks import fetch_jwks
 
@@ -148,9 +148,11 @@ def delete_user(user: str, *, yes: bool = False, config: ConfigFile = None) -> N
         config: configuration file.
     """
     from scm_trio.store import housekeeping  # noqa: PLC0415 - see above
-    from scm_trio.store.database import open_database  # noqa: PLC0415 - see above
+    from scm_trio.store.blobs import Folder  # noqa: PLC0415 - see above
+    from scm_trio.store.database import in_thread, open_database  # noqa: PLC0415 - see above
 
     loaded = _load(config)
+    folder = Folder(secret_path(loaded).parent / loaded.files.path, in_thread)
     if not (yes or _agreed(f"Delete everything that is kept about {user}? It cannot be brought back. [y/N] ")):
         print("Nothing was deleted.")
         sys.exit(1)
@@ -158,7 +160,7 @@ def delete_user(user: str, *, yes: bool = False, config: ConfigFile = None) -> N
     async def run() -> bool:
         async with open_database(loaded.store.url) as database, trio.open_nursery() as nursery:
             await nursery.start(database.run_writer)
-            found = await housekeeping.erase_user(database, user)
+            found = await housekeeping.erase_user(database, folder, user)
             nursery.cancel_scope.cancel()
         return found
 

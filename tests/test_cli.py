@@ -14,8 +14,9 @@ from scm_trio import cli, serve
 from scm_trio.config import Auth, Server
 from scm_trio.development import secret_path
 from scm_trio.house import Parts, open_house
-from scm_trio.model import Message
+from scm_trio.model import File, Message
 from scm_trio.providers.scripted import Scripted
+from scm_trio.store import files
 from scm_trio.store.database import inline, open_database
 from scm_trio.store.messages import add_message, ensure_session
 from scm_trio.testing import SECRET, quiet_config, virtual_clock
@@ -142,6 +143,8 @@ def chatted(scm, tmp_path):
     (tmp_path / "scm-trio.yml").write_text(CONFIGURED)
 
     def ask(conn, user):
+        if user == "user007":
+            files.announce(conn, File("f-a", user, "a.png", "image/png", 3, 1.0))
         session = ensure_session(conn, user, "session001", f"s-{user}", 1.0)
         add_message(conn, Message(f"q-{user}", session.global_id, "c", None, "user", user, "为什么？", created_at=1.0))
 
@@ -153,6 +156,8 @@ def chatted(scm, tmp_path):
             nursery.cancel_scope.cancel()
 
     trio.run(fill)
+    (tmp_path / "scm-trio-files" / "-a").mkdir(parents=True)
+    (tmp_path / "scm-trio-files" / "-a" / "f-a").write_bytes(b"png")
     return scm
 
 
@@ -162,27 +167,30 @@ def records(text):
 
 def test_a_persons_data_is_written_as_json_lines(chatted):
     code, out, err = chatted("export-user", "user007")
-    assert (code, err.strip()) == (0, "2 records about user007.")
-    session, message = records(out)
+    assert (code, err.strip()) == (0, "3 records about user007.")
+    session, message, file = records(out)
     assert (session["kind"], session["sessionId"], session["role"]) == ("session", "session001", "owner")
     assert (message["kind"], message["content"], message["userId"]) == ("message", "为什么？", "user007")
+    assert (file["kind"], file["name"]) == ("file", "a.png")
 
 
 def test_a_persons_data_goes_into_a_new_file_that_others_cannot_read(chatted, tmp_path):
     code, out, _ = chatted("export-user", "user007", "--out", "data.jsonl")
     assert (code, out) == (0, "")
     path = tmp_path / "data.jsonl"
-    assert len(records(path.read_text())) == 2
+    assert len(records(path.read_text())) == 3
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     code, _, err = chatted("export-user", "user007", "--out", "data.jsonl")
     assert code == 1
     assert err.startswith("scm-trio: --out: data.jsonl: ")
 
 
-def test_a_persons_data_is_deleted_and_nobody_elses(chatted):
+def test_a_persons_data_is_deleted_and_nobody_elses(chatted, tmp_path):
+    assert list(tmp_path.glob("scm-trio-files/*/*"))
     code, out, _ = chatted("delete-user", "user007", "--yes")
     assert (code, out.strip()) == (0, "Deleted everything about user007.")
     assert chatted("export-user", "user007")[1] == ""
+    assert list(tmp_path.glob("scm-trio-files/*/*")) == []
     assert len(records(chatted("export-user", "user008")[1])) == 2
     assert chatted("delete-user", "user007", "--yes")[1].strip() == "Nothing was kept about user007."
 
@@ -202,7 +210,7 @@ def test_where_nobody_can_be_asked_nothing_is_deleted_without_yes(chatted, monke
     code, _, err = chatted("delete-user", "user007")
     assert code == 1
     assert err.startswith("scm-trio: --yes")
-    assert len(records(chatted("export-user", "user007")[1])) == 2
+    assert len(records(chatted("export-user", "user007")[1])) == 3
 
 
 # ---- the announcement

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from sqlalchemy import Connection
 
 from scm_trio.errors import NotFound
 from scm_trio.model import Message, Session
-from scm_trio.store import excerpts, messages
+from scm_trio.store import excerpts
+from scm_trio.store.access import resolve
 from scm_trio.store.database import Database
 
 PAGE = 50
@@ -54,19 +55,11 @@ class Conversations:
 
 
 def _open(conn: Connection, user_id: str, session_id: str, leaf_id: str | None, whole: bool) -> Excerpt:
-    session = _find_session(conn, user_id, session_id)
+    access = resolve(conn, user_id, session_id)
+    session = evolve(access.session, session_id=access.name)
     if whole:
         return Excerpt(session, tuple(excerpts.whole(conn, session.global_id)))
     ids = excerpts.branch(conn, session.global_id, leaf_id)
     if leaf_id is not None and not ids:
         raise NotFound("no such message in this session", field="branch")
     return Excerpt(session, tuple(ids))
-
-
-def _find_session(conn: Connection, user_id: str, session_id: str) -> Session:
-    session = messages.find_session(conn, user_id, session_id)
-    if session is None:
-        session = messages.find_session_by_global_id(conn, session_id)
-    if session is None or session.owner_id != user_id:
-        raise NotFound("no such session")
-    return session

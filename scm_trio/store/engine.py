@@ -119,6 +119,8 @@ def _set_up_sqlite(dbapi_connection: Any, _record: object) -> None:
         "journal_mode = WAL",
         "synchronous = NORMAL",
         "foreign_keys = ON",
+        # What is deleted is overwritten: some builds of SQLite do it anyway, others not.
+        "secure_delete = ON",
     ):
         dbapi_connection.execute(f"PRAGMA {pragma}").close()
 

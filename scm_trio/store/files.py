@@ -24,6 +24,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -31,7 +32,7 @@ from sqlalchemy.dialects import postgresql
 
 from scm_trio.model import File, Message
 from scm_trio.store.prepared import Prepared
-from scm_trio.store.schema import COMING, LEAVING, READY, attachments, file_is_leaving, files
+from scm_trio.store.schema import COMING, LEAVING, READY, attachments, file_is_leaving, files, members, messages
 
 LEAST_CHARGE_BYTES = 4096
 """What a file costs of its owner's quota at least: a block of the disk, and a row."""
@@ -71,8 +72,10 @@ def find_readable(conn: Connection, user_id: str, file_id: str) -> File | None:
 
 
 def _may_read(user_id: str) -> ColumnElement[bool]:
-    """Whether a user may read a file; asked nowhere else. So far whoever uploaded it may, and nobody else."""
-    return files.c.user_id == user_id
+    """Whether a user may read a file; asked nowhere else: whoever uploaded it, and the members of sessions that show it."""
+    shown = select(attachments.c.file_id).join(messages, messages.c.message_id == attachments.c.message_id)
+    shown = shown.join(members, members.c.session_id == messages.c.session_id).where(members.c.user_id == user_id)
+    return or_(files.c.user_id == user_id, shown.where(attachments.c.file_id == files.c.file_id).exists())
 
 
 def find_own(conn: Connection, user_id: str, file_ids: Sequence[str]) -> dict[str, File]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select, bindparam, func, select
 
 from scm_trio.model import Message, MessageStatus
 from scm_trio.store.access import resolve
+from scm_trio.store.files import with_attachments
 from scm_trio.store.markers import sequence_in, status_of
 from scm_trio.store.members import markers_of
 from scm_trio.store.messages import branch, history
@@ -64,7 +65,7 @@ def history_page(conn: Connection, user_id: str, reference: str, wanted: History
         found = history(conn, global_id, before, size + 1)
     else:
         found = _one_branch(conn, global_id, wanted.leaf, before, size + 1)
-    shown = found[-size:]
+    shown = with_attachments(conn, found[-size:])
     sequences = _sequences(conn, shown)
     markers = markers_of(conn, global_id)
     siblings = _siblings(conn, global_id, shown)

@@ -9,15 +9,18 @@ import trio
 
 from scm_trio.config import Retention
 from scm_trio.errors import StoreError
+from scm_trio.store import files
+from scm_trio.store.blobs import Blobs
 from scm_trio.store.database import Database
 from scm_trio.store.person import delete_user
 from scm_trio.store.removal import purge
 from scm_trio.store.retention import expire, sessions_due
-from scm_trio.store.search import has_pending, index_pending
+from scm_trio.store.search import has_pending, index_pending, merge_index
 
 log = structlog.get_logger(__name__)
 
 RETENTION_INTERVAL_S = 600.0
+FILES_BATCH = 200
 OTHERS_WAIT_S = 0.02
 OTHERS_TRIES = 50
 
@@ -92,14 +95,21 @@ async def apply_retention(database: Database, now: float, keep: Retention) -> in
             return removed
 
 
-async def erase_user(database: Database, user_id: str) -> bool:
+async def erase_user(database: Database, blobs: Blobs, user_id: str) -> bool:
     """Delete all that is kept about a person, as ``person.delete_user`` does; return whether there was anything.
 
     Raises:
-        StoreError: the database failed; what is left can be deleted by asking again.
+        StoreError: database or disk failed; what is left can be deleted by asking again.
     """
     found = False
     while await database.write(delete_user, user_id):
         found = True
     await purge_removed(database)
+    while going := await database.write(files.sweep, unattached_before=0.0, limit=FILES_BATCH):
+        for file_id in going:
+            await blobs.delete(file_id)
+        await database.write(files.forget, going)
+    # Also the words that only the index still has.
+    while await database.write(merge_index):
+        pass
     return found

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exist
 from scm_trio.errors import NotFound
 from scm_trio.model import Message, MessageStatus
 from scm_trio.store.access import Access, name_for, resolve
+from scm_trio.store.files import with_attachments
 from scm_trio.store.members import Markers
 from scm_trio.store.messages import COLUMNS, message_from
 from scm_trio.store.schema import members, messages, sessions
@@ -95,7 +96,9 @@ def take_undelivered(conn: Connection, user_id: str, limit: int) -> list[Undeliv
             .order_by(messages.c.sequence)
             .limit(limit)
         )
-        taken = [Undelivered(message_from(row), sequence, name) for sequence, name, *row in conn.execute(query)]
+        rows = conn.execute(query).all()
+        said = with_attachments(conn, [message_from(row[2:]) for row in rows])
+        taken = [Undelivered(message, row[0], row[1]) for message, row in zip(said, rows, strict=True)]
         if taken:
             _mark_taken(conn, user_id, taken)
             return taken

@@ -12,7 +12,7 @@ from scm_trio.protocol.codec import camel, timestamp
 from scm_trio.store.access import lock
 from scm_trio.store.members import hand_over
 from scm_trio.store.removal import BATCH, NOBODY, remove_messages, remove_session
-from scm_trio.store.schema import LEAVING, files, members, messages, reservations, runs, sessions, usage
+from scm_trio.store.schema import LEAVING, attachments, files, members, messages, reservations, runs, sessions, usage
 
 Record = dict[str, Any]
 
@@ -21,18 +21,21 @@ def export_user(conn: Connection, user_id: str) -> Iterator[Record]:
     """Everything kept about a person, record by record; each says by ``kind`` what it is.
 
     First his sessions, with his membership and his markers in them, then his messages (what he asked, and what was
-    answered to him; in sessions that he has left, too), his files (not their bytes), his runs, what they have set aside, and
-    his lines of the ledger, each in the order of its time. What others said in a shared session is theirs. Rows are read as they are asked for: the records never stand
+    answered to him; in sessions that he has left, too), his files without their bytes, which messages show them, his
+    runs, what they have set aside, and his lines of the ledger, each in the order of its
+    time. What others said in a shared session is theirs. Rows are read as they are asked for: the records never stand
     in memory together.
     """
     mine = select(*sessions.c, *(column for column in members.c if column.name != "session_id"))
     mine = mine.join(members, members.c.session_id == sessions.c.global_id).where(members.c.user_id == user_id)
     # Found in an index that has all it takes: no other text is read on the way.
     said = select(messages.c.sequence).where(messages.c.user_id == user_id)
+    attached = select(attachments).join(files).where(files.c.user_id == user_id)
     parts: tuple[tuple[str, Select[Any]], ...] = (
         ("session", mine.order_by(sessions.c.created_at, sessions.c.global_id)),
         ("message", select(messages).where(messages.c.sequence.in_(said)).order_by(messages.c.sequence)),
         ("file", _of(files, user_id).order_by(files.c.created_at, files.c.file_id)),
+        ("attachment", attached.order_by(attachments.c.sequence)),
         ("run", _of(runs, user_id).order_by(runs.c.started_at, runs.c.run_id)),
         ("reservation", _of(reservations, user_id).order_by(reservations.c.run_id)),
         ("usage", _of(usage, user_id).order_by(usage.c.started_at, usage.c.attempt_id)),
@@ -57,7 +60,7 @@ def delete_user(conn: Connection, user_id: str) -> int:
     - A session of which he is the only owner goes, whoever else is in it. Another one he leaves.
     - What he asked in sessions that stay, and what was answered to him, is deleted and not only made anonymous: a text says
       who wrote it. What others said below it moves up (``removal.py``).
-    - His files are nobody's from then on; the server's sweeper deletes their bytes.
+    - His files are nobody's and leaving (``files.sweep``), since their bytes have to be deleted first.
     - The ledger's lines stay, for the sums, and are nobody's.
     """
     if user_id == NOBODY:
@@ -103,8 +106,11 @@ def _delete_messages(conn: Connection, user_id: str) -> int:
 
 
 def _let_files_go(conn: Connection, user_id: str) -> int:
-    some = select(files.c.file_id).where(files.c.user_id == user_id).limit(BATCH)
-    return conn.execute(update(files).where(files.c.file_id.in_(some)).values(user_id=NOBODY, state=LEAVING)).rowcount
+    some = conn.execute(select(files.c.file_id).where(files.c.user_id == user_id).limit(BATCH)).scalars().all()
+    conn.execute(delete(attachments).where(attachments.c.file_id.in_(some)))
+    going = update(files).where(files.c.file_id.in_(some))
+    conn.execute(going.values(user_id=NOBODY, name="", state=LEAVING))
+    return len(some)
 
 
 def _delete_runs(conn: Connection, user_id: str) -> int:

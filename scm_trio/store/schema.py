@@ -126,7 +126,7 @@ files = Table(
 attachments = Table(
     "attachments",
     metadata,
-    Column("sequence", SEQUENCE, primary_key=True, autoincrement=True),
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     # Emptied with its message, so that the sweeper finds what has lost it without looking at everything else.
     Column("message_id", Text, ForeignKey("messages.message_id", ondelete="SET NULL")),
     Column("position", Integer, nullable=False),

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, 
 
 from scm_trio.model import Message
 from scm_trio.store.access import name_for, resolve
+from scm_trio.store.files import with_attachments
 from scm_trio.store.messages import COLUMNS, message_from
 from scm_trio.store.paging import MAX_NUMBER, Page, decode_cursor, encode_cursor, page_size
 from scm_trio.store.schema import members, message_search, messages, search_queue, sessions
@@ -24,6 +25,9 @@ BATCH = 200
 """Messages that one transaction indexes,"""
 BATCH_CHARS = 1_000_000
 """or fewer, if they are as long as this together."""
+
+MERGE_PAGES = 200
+"""What one transaction writes anew of the index."""
 
 FEW = 4000
 """A user with fewer messages is searched by reading them, and not through everybody's index."""
@@ -91,8 +95,11 @@ def find(conn: Connection, user_id: str, query: SearchQuery) -> Page[Hit]:
         rows, next_before = _through_index(conn, _within(query, readable), terms, range(first, before), size)
     if len(rows) > size:
         next_before = rows[size - 1][0]
-    hits = [(sequence, name, message_from(row)) for sequence, name, *row in rows[:size]]
-    items = tuple(Hit(message, sequence, name, snippet(message.content, terms)) for sequence, name, message in hits)
+    rows = rows[:size]
+    found = with_attachments(conn, [message_from(row[2:]) for row in rows])
+    items = tuple(
+        Hit(message, row[0], row[1], snippet(message.content, terms)) for message, row in zip(found, rows, strict=True)
+    )
     return Page(items, None if next_before is None else encode_cursor(next_before))
 
 
@@ -127,6 +134,22 @@ def index_pending(conn: Connection, limit: int = BATCH) -> int:
     if conn.dialect.name == "postgresql":
         conn.execute(delete(search_queue).where(search_queue.c.sequence.in_(batch)))
     return len(batch)
+
+
+def merge_index(conn: Connection) -> bool:
+    """Take a step in writing the index anew without what was deleted; return whether there is more to do.
+
+    FTS5 only notes what is deleted, and drops its words when it happens to merge that part. PostgreSQL has VACUUM.
+    """
+    if conn.dialect.name == "postgresql":
+        return False
+    changes = select(func.total_changes())
+    before: int = conn.execute(changes).scalar_one()
+    step = "INSERT INTO message_search (message_search, rank) VALUES ('merge', ?)"
+    conn.exec_driver_sql(step, (-MERGE_PAGES,))
+    # As FTS5 documents it: fewer than two changes mean that nothing was left to merge.
+    after: int = conn.execute(changes).scalar_one()
+    return after - before >= 2
 
 
 def _is_new() -> ColumnElement[bool]:

@@ -2,8 +2,8 @@
 
 from sqlalchemy import func, select
 
-from scm_trio.model import FinishReason, Message, Usage
-from scm_trio.store import messages, runs
+from scm_trio.model import File, FinishReason, Message, Usage
+from scm_trio.store import files, messages, runs
 from scm_trio.store.members import Member
 from scm_trio.store.sessions import NewSession, create_session
 
@@ -58,6 +58,13 @@ def ask(conn, run_id, *, in_="g1", by="ann", at=10.0, end=True, parent_id=None):
     if end:
         runs.settle_attempt(conn, runs.SettledAttempt(f"t-{run_id}", "completed", 5, SPENT, 0.5))
         runs.end_run(conn, runs.EndedRun(run_id, FinishReason.COMPLETED, at + 1, f"answer {run_id}", usage=SPENT))
+
+
+def bring_file(conn, file_id, user="ann"):
+    file = File(file_id, user, f"{file_id}.png", "image/png", 9, 5.0)
+    files.announce(conn, file)
+    files.complete(conn, file)
+    return file
 
 
 def count_rows(conn, table):

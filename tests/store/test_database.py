@@ -73,11 +73,11 @@ async def test_statements_on_postgres_have_a_time_limit(postgres_url):
 
 async def test_sqlite_runs_in_wal_mode_with_foreign_keys(tmp_path):
     def pragmas(conn):
-        names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
         return [conn.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
 
     async with open_database(f"sqlite:///{tmp_path / 'store.db'}") as db:
-        assert await db.read(pragmas) == ["wal", 1, 1, 10_000]
+        assert await db.read(pragmas) == ["wal", 1, 1, 10_000, 1]
 
 
 async def test_a_thread_is_not_abandoned_when_its_caller_is_cancelled():

@@ -7,6 +7,7 @@ from scm_trio.errors import StoreError
 from scm_trio.model import File, Message
 from scm_trio.store import files, messages, schema
 from scm_trio.store.files import LEAST_CHARGE_BYTES
+from scm_trio.store.members import add_members
 
 DAY_S = 86_400.0
 
@@ -62,6 +63,18 @@ async def test_nobody_else_may_read_a_file(db):
     assert await db.read(files.find_readable, "ann", "f2") is None
     assert await db.read(files.find_own, "bob", ["f1"]) == {}
     assert await db.read(files.find_own, "ann", ["f2", "f1"]) == {"f1": file()}
+
+
+async def test_members_may_read_what_a_message_of_their_session_shows(db):
+    await db.write(bring, file("f1"), file("f2"))
+    await db.write(say, "m1", "f1")
+    await db.write(add_members, "g-s1", {"bob": "viewer"}, 1.0)
+    assert await db.read(files.find_readable, "bob", "f1") == file("f1")
+    assert await db.read(files.find_readable, "bob", "f2") is None
+    assert await db.read(files.find_own, "bob", ["f1"]) == {}, "but attach it he may not"
+    await db.write(unsay, "m1")
+    assert await db.read(files.find_readable, "bob", "f1") is None
+    assert await db.read(files.find_readable, "ann", "f1")
 
 
 async def test_small_files_cost_a_block_each(db):

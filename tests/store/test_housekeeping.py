@@ -5,14 +5,15 @@ from sqlalchemy import select
 
 from scm_trio.config import Retention
 from scm_trio.errors import StoreError
-from scm_trio.store import housekeeping, schema
+from scm_trio.store import files, housekeeping, schema
+from scm_trio.store.blobs import Folder
 from scm_trio.store.database import inline, open_database
 from scm_trio.store.housekeeping import catch_up, erase_user, keep_house, purge_removed
 from scm_trio.store.removal import BATCH
-from scm_trio.store.search import has_pending
+from scm_trio.store.search import SearchQuery, find, has_pending
 from scm_trio.store.sessions import delete_session
 
-from .talking import ask, count_rows, open_session, say, talk
+from .talking import ask, bring_file, count_rows, open_session, say, talk
 
 
 async def test_catching_up_takes_as_many_batches_as_it_needs(db, monkeypatch):
@@ -53,14 +54,41 @@ async def test_all_that_is_left_of_deleted_sessions_is_removed(db):
     assert await db.read(count_rows, schema.sessions) == 0
 
 
-async def test_a_person_is_erased_to_the_last_row(db):
+async def test_a_person_is_erased_to_the_last_row_and_byte(db, tmp_path):
     await db.write(open_session)
     await db.write(ask, "r1")
     await db.write(talk, *(f"m{number}" for number in range(BATCH)))
-    assert await erase_user(db, "ann") is True
+    await db.write(bring_file, "f1")
+    await db.write(bring_file, "f2", "bob")
+    await db.write(files.attach, "q-r1", ["f1"], 5.0)
+    folder = Folder(tmp_path / "files", inline)
+    for name in ("f1", "f2"):
+        await folder.append(name, b"bytes", first=True)
+    assert await erase_user(db, folder, "ann") is True
     for table in (schema.sessions, schema.messages, schema.runs, schema.members):
         assert await db.read(count_rows, table) == 0
-    assert await erase_user(db, "ann") is False
+    assert await db.read(count_rows, schema.files) == 1
+    assert [await folder.read(name, 0, 9) for name in ("f1", "f2")] == [b"", b"bytes"]
+    assert await erase_user(db, folder, "ann") is False
+
+
+async def test_no_word_of_an_erased_person_is_left_in_the_file(tmp_path, nursery):
+    path = tmp_path / "store.db"
+    async with open_database(f"sqlite:///{path}") as db, trio.open_nursery() as writing:
+        await writing.start(db.run_writer)
+        for user in ("ann", "bob"):
+            await db.write(open_session, user, by=user)
+        for number in range(300):
+            await db.write(say, f"b{number}", in_="bob", by="bob", content=f"common {number}")
+            await db.write(say, f"a{number}", in_="ann", content=f"zqxjk{number}")
+            if number % 50 == 0:
+                await catch_up(db)
+        await catch_up(db)
+        await erase_user(db, Folder(tmp_path / "files", inline), "ann")
+        assert await db.read(count_rows, schema.message_search) == 300
+        assert len((await db.read(find, "bob", SearchQuery("common"))).items) == 20
+        writing.cancel_scope.cancel()
+    assert b"zqxjk" not in path.read_bytes()
 
 
 # ---- for ever

@@ -2,7 +2,7 @@ import pytest
 from sqlalchemy import Text, or_, select
 
 from scm_trio.errors import NotFound
-from scm_trio.model import File, FinishReason
+from scm_trio.model import FinishReason
 from scm_trio.store import files, ledger, quota, runs, schema
 from scm_trio.store.access import enter, resolve
 from scm_trio.store.housekeeping import catch_up, purge_removed
@@ -13,7 +13,7 @@ from scm_trio.store.person import delete_user, export_user
 from scm_trio.store.search import SearchQuery, find
 from scm_trio.store.sessions import SessionChanges, update_session
 
-from .talking import answer, ask, count_rows, member, open_session, owner, say
+from .talking import answer, ask, bring_file, count_rows, member, open_session, owner, say
 
 
 def live(conn):
@@ -26,11 +26,11 @@ def live(conn):
     ask(conn, "r3", in_="g2", by="bob", at=30.0, parent_id="a-r2")
     ask(conn, "r4", in_="g3", at=40.0)
     ask(conn, "r5", in_="g3", by="bob", at=50.0, parent_id="a-r4")
+    for user in ("ann", "bob"):
+        bring_file(conn, f"f-{user}", user)
+    files.attach(conn, "q-r2", ["f-ann"], 20.0)
+    files.attach(conn, "q-r3", ["f-bob"], 30.0)
     quota.reserve(conn, quota.Reservation("r4", "ann", 0, 100, 1.0))
-    picture = File("f1", "ann", "me.png", "image/png", 7, 60.0)
-    files.announce(conn, picture)
-    files.complete(conn, picture)
-    files.attach(conn, "q-r2", ["f1"], 60.0)
 
 
 async def everything(db, user):
@@ -52,9 +52,14 @@ async def test_an_export_has_all_that_is_kept_about_a_person(db):
     await db.write(live)
     await db.write(take_undelivered, "ann", 100)
     records = await everything(db, "ann")
-    assert [record["kind"] for record in records] == ["session"] * 3 + ["message"] * 6 + ["file"] + ["run"] * 3 + [
-        "reservation"
-    ] + ["usage"] * 3
+    assert [record["kind"] for record in records] == [
+        *["session"] * 3,
+        *["message"] * 6,
+        *["file", "attachment"],
+        *["run"] * 3,
+        *["reservation"],
+        *["usage"] * 3,
+    ]
     first, second, third = records[:3]
     assert (first["sessionId"], first["role"], first["readTo"], first["deliveredTo"] > 0) == ("s1", "owner", 0, True)
     assert (second["title"], second["ownerId"], second["userId"]) == ("供应链", "ann", "ann")
@@ -65,6 +70,8 @@ async def test_an_export_has_all_that_is_kept_about_a_person(db):
     ]
     assert said[:2] == [("q-r1", "question r1", "ann"), ("a-r1", "answer r1", "ann")]
     assert {user for _, _, user in said} == {"ann"}, "what others said is theirs"
+    (kept,) = [record for record in records if record["kind"] == "file"]
+    assert (kept["fileId"], kept["name"], kept["sizeBytes"]) == ("f-ann", "f-ann.png", 9)
     ran = [record for record in records if record["kind"] == "run"]
     assert [(record["runId"], record["requestId"], record["state"]) for record in ran] == [
         (run, run, "ended") for run in ("r1", "r2", "r4")
@@ -106,13 +113,6 @@ async def test_a_deleted_persons_name_stands_nowhere(db):
     assert await db.read(named_in, "ann") == people
     await erase(db, "ann")
     assert await db.read(named_in, "ann") == set()
-
-
-async def test_a_deleted_persons_files_are_left_to_the_sweeper(db):
-    await db.write(live)
-    await erase(db, "ann")
-    assert await db.read(files.find_readable, "ann", "f1") is None
-    assert await db.write(lambda conn: files.sweep(conn, unattached_before=0.0, limit=9)) == ["f1"]
 
 
 async def test_ones_own_sessions_go_and_others_are_left(db):
@@ -158,6 +158,14 @@ async def test_what_one_said_in_a_session_that_one_has_left_is_deleted_too(db):
     await erase(db, "ann")
     assert await db.read(find_message, "q-r4") is None
     assert await db.read(find_message, "q-r5")
+
+
+async def test_ones_files_are_leaving_under_no_name_and_others_stay(db):
+    await db.write(live)
+    await erase(db, "ann")
+    assert await db.write(files.sweep, unattached_before=0.0, limit=9) == ["f-ann"]
+    assert await db.read(files.find_readable, "ann", "f-ann") is None
+    assert await db.read(files.find_readable, "eve", "f-bob"), "his question is still there, and shows it"
 
 
 async def test_the_ledger_keeps_its_sums_and_forgets_the_name(db):
