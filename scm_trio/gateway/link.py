@@ -17,6 +17,8 @@ from scm_trio.protocol.codec import encode, timestamp
 
 MAX_OPEN_SESSIONS = 64
 """Sessions that one connection can watch; when there are more, the one opened first is left."""
+SHOW_DELAY_S = 0.25
+"""How long an answer that runs already waits for a CHAT_RESUME before it is shown unasked."""
 MAX_UNASKED = 64
 """Answers shown unasked on one connection at a time; others can still be asked for by CHAT_RESUME."""
 
@@ -141,8 +143,15 @@ class Link:
         self.gate.hub.open(self, key)
         if len(self._open) > MAX_OPEN_SESSIONS:
             self.close_session(next(iter(self._open)))
-        for run in self.gate.service.live_in(key):
-            self.show(run, resumed=True)
+        if self.gate.service.live_in(key):
+            self.nursery.start_soon(self._show_running, key)
+
+    async def _show_running(self, key: Hashable) -> None:
+        # A client that was here before asks at once for the rest of what it has: it should not get all of it first.
+        await trio.sleep(SHOW_DELAY_S)
+        if key in self._open:
+            for run in self.gate.service.live_in(key):
+                self.show(run, resumed=True)
 
     def close_session(self, key: Hashable) -> None:
         self._open.pop(key, None)
