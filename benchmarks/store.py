@@ -13,7 +13,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from sqlalchemy import Connection, insert
 
 from scm_trio.store import schema
 from scm_trio.store.database import Database, open_database
+from scm_trio.store.deliveries import arrive, mark_given, waiting_for
 from scm_trio.store.history import HistoryFilter, history_page, newest_leaf
 from scm_trio.store.housekeeping import catch_up
-from scm_trio.store.markers import mark_read, take_undelivered
+from scm_trio.store.markers import mark_read
 from scm_trio.store.paging import encode_cursor
 from scm_trio.store.search import SearchQuery, find
 from scm_trio.store.session_list import SessionFilter, list_sessions
@@ -153,6 +153,9 @@ def readings(speech: Speech, messages: int) -> dict[str, Reading]:
         "search: a month, many matches elsewhere": look("供", **month),
         "search: a month, rare": look_for_rare(**month),
         "unread of all sessions, everything unread": lambda conn: unread(conn, "ann"),
+        "arrival, everything undelivered": lambda conn: arrive(conn, "ann", "s-1", []),
+        "undelivered: read 16 of all": lambda conn: waiting_for(conn, "ann", 0, 16),
+        "undelivered: read 16 in the middle": lambda conn: waiting_for(conn, "ann", messages // 2, 16),
     }
 
 
@@ -163,10 +166,15 @@ def writings(speech: Speech, messages: int) -> dict[str, Reading]:
         number = pick.randrange(messages)
         return mark_read(conn, "ann", f"s-{number // 2 % SESSIONS}", f"m{number}")
 
-    return {
-        "undelivered: take 100 of all": lambda conn: take_undelivered(conn, "ann", 100),
-        "mark as read": read_some,
-    }
+    return {"mark as read": read_some, "mark 16 as given": lambda conn: give(conn, 16)}
+
+
+def give(conn: Connection, limit: int) -> int:
+    """Mark the next messages of all that wait as given; returns how many."""
+    waiting = waiting_for(conn, "ann", 0, limit)
+    for each in waiting:
+        mark_given(conn, {("ann", each.message.session_id): [each.message.sequence]})
+    return len(waiting)
 
 
 async def measure(name: str, run: Callable[[Reading], Awaitable[object]], reading: Reading, times: int) -> None:
@@ -193,10 +201,9 @@ async def main(url: str, messages: int, times: int) -> None:
         for name, writing in writings(speech, messages).items():
             await measure(name, database.write, writing, times)
         await measure("unread of all sessions, some of it read", database.read, lambda conn: unread(conn, "ann"), times)
-        while await database.write(take_undelivered, "ann", 5000):
+        while await database.write(give, 5000):
             pass
-        nothing = partial(take_undelivered, user_id="ann", limit=100)
-        await measure("undelivered: nothing", database.write, nothing, times)
+        await measure("arrival, nothing undelivered", database.read, lambda conn: arrive(conn, "ann", "s-1", []), times)
         nursery.cancel_scope.cancel()
 
 

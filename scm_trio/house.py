@@ -18,16 +18,18 @@ import trio
 from attrs import field, frozen
 
 from scm_trio.auth import authenticator
+from scm_trio.chat.audience import Audience
 from scm_trio.chat.conversations import Conversations
+from scm_trio.chat.deliveries import Deliveries
 from scm_trio.chat.files import Files
+from scm_trio.chat.history import History
 from scm_trio.chat.journal import StoreJournal
 from scm_trio.chat.limits import UserRates
 from scm_trio.chat.offer import Offer
 from scm_trio.chat.prompt import estimate_tokens, fits
 from scm_trio.chat.quota import Quotas
-from scm_trio.chat.registry import session_keys
-from scm_trio.chat.run import Run
 from scm_trio.chat.service import ChatService, Rules
+from scm_trio.chat.sessions import Sessions
 from scm_trio.chat.usage import Cost, Spending, cost_of
 from scm_trio.cluster.hub import Connection, Hub
 from scm_trio.config import Config
@@ -159,6 +161,7 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
                 config.websocket.session.cleanup_interval_s,
             )
             tasks.start_soon(house.gate.service.keep_checkpoints)
+            tasks.start_soon(house.gate.deliveries.keep)
             try:
                 yield house
             finally:
@@ -198,6 +201,10 @@ async def _close(house: House) -> None:
         hurry = trio.Event()
         hurry.set()
         await service.drain(0, hurry)
+    try:
+        await house.gate.deliveries.settle()
+    except StoreError as exc:
+        log.warning("deliveries not stored", error=str(exc))
 
 
 def _costs(config: Config) -> dict[str, Cost]:
@@ -218,12 +225,18 @@ def _build(
     rules = Rules(settings.stream, config.ai, settings.message.max_prompt_chars, config.files.max_per_message)
     quotas = Quotas(config.ai.quota, costs)
     journal = StoreJournal(database, clock.now, clock.new_id, costs, files, quotas)
+    hub = Hub(
+        max_connections=settings.session.max_connections,
+        max_connections_per_user=settings.session.max_connections_per_user,
+    )
+    service = ChatService(providers, journal, metrics, rules, clock.new_id)
+    audience = Audience(hub)
+    service.on_begun, service.on_said = audience.begun, audience.said
     gate = Gate(
-        service=ChatService(providers, journal, metrics, rules, clock.new_id),
-        hub=Hub(
-            max_connections=settings.session.max_connections,
-            max_connections_per_user=settings.session.max_connections_per_user,
-        ),
+        service=service,
+        sessions=Sessions(database, service, audience, clock.now, clock.new_id),
+        deliveries=Deliveries(database, lambda user_id: bool(hub.of_user(user_id))),
+        hub=hub,
         rates=UserRates(settings.message.rate_limit_per_minute),
         metrics=metrics,
         settings=settings,
@@ -231,15 +244,9 @@ def _build(
         clock=clock,
         runs=running,
     )
-    gate.service.announce = lambda run: _announce(gate.hub, run)
     app = build_app(_web_services(gate, parts, files, Offer(providers, config.ai), quotas))
     body_limits = {FILES_PATH: config.files.max_size_bytes + OVERHEAD_BYTES}
     return House(config, gate, Listener(gate, app, body_limits=body_limits), database, files, providers)
-
-
-def _announce(hub: Hub, run: Run) -> None:
-    for connection in hub.watching(session_keys(run.session)):
-        connection.show(run)
 
 
 def _web_services(gate: Gate, parts: Parts, files: Files, offer: Offer, quotas: Quotas) -> WebServices:
@@ -257,6 +264,9 @@ def _web_services(gate: Gate, parts: Parts, files: Files, offer: Offer, quotas: 
         usage=Spending(database, gate.clock.now).read,
         quota=lambda user_id: quotas.standing(database, user_id, gate.clock.now()),
         files=files,
+        sessions=gate.sessions,
+        history=History(database, gate.deliveries),
+        charge=lambda user_id: gate.rates.wait_s(user_id, trio.current_time()),
         conversations=Conversations(database),
         offload=parts.threads(EXPORT_THREADS),
         now=gate.clock.now,

@@ -45,6 +45,10 @@ class Session:
     created_at: float = 0.0
     updated_at: float = 0.0
 
+    def name_for(self, user_id: str) -> str:
+        """What a member calls it."""
+        return self.session_id if self.owner_id == user_id else self.global_id
+
 
 @frozen
 class Usage:
@@ -102,6 +106,12 @@ class Message:
     created_at: float = 0.0
     attachments: tuple[File, ...] = ()
     """In the order in which they were attached; filled in by ``store/files.py``."""
+    sequence: int = field(default=0, eq=False)
+    """Its place in the order of storing, where that is known."""
+
+    def is_news_to(self, user_id: str) -> bool:
+        """Whether a user did not say it himself: an answer, or another's question."""
+        return self.role == "assistant" or self.user_id != user_id
 
 
 @frozen

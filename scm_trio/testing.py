@@ -47,7 +47,7 @@ StreamPair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 def virtual_clock() -> Clock:
     """Wall time that follows Trio's clock, ids that count, and no chance."""
     numbers = count(1)
-    return Clock(now=lambda: EPOCH_S + trio.current_time(), new_id=lambda: f"{next(numbers):08d}", jitter=lambda: 0.5)
+    return Clock(now=lambda: EPOCH_S + trio.current_time(), new_id=lambda: f"{next(numbers):024x}", jitter=lambda: 0.5)
 
 
 def quiet_config(**sections: Any) -> Config:

@@ -24,7 +24,7 @@ async def test_the_clock_follows_virtual_time_and_its_ids_count(autojump_clock):
     assert clock.now() == EPOCH_S
     await trio.sleep(3600)
     assert clock.now() == EPOCH_S + 3600
-    assert [clock.new_id(), clock.new_id()] == ["00000001", "00000002"]
+    assert [clock.new_id(), clock.new_id()] == [f"{number:024x}" for number in (1, 2)]
 
 
 async def test_a_peer_reads_the_close_code_and_1006_where_there_is_none(autojump_clock):

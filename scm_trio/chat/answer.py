@@ -18,8 +18,9 @@ class StoredAnswer:
     """The answer that a request got earlier."""
 
     info: AnswerInfo
-    session_id: str
-    """As the asker calls it."""
+    user_id: str
+    """Who asked."""
+    session: Session
     streaming: bool
     content: str = field(repr=False)
     reasoning: str = field(repr=False)
@@ -47,14 +48,17 @@ class Answer:
         is_read_back: its deltas are not those that viewers were sent when it was given: only position 0 is the same.
         notices: what viewers are told besides the answer, oldest first.
         failure: what went wrong, where something did; told right before END.
-        session: where it is given, known when ``opened`` is set; None for an answer that was read back.
+        user_id: who asked.
+        session: where it is given, known when ``opened`` is set; it changes when the session passes to another owner.
+        members: the users who belong to its session, as far as this process knows; who may see it the store decides.
         asked: the question that it answers, where that was stored together with it.
         said: the answer as it was stored, known when ``ended`` is set.
     """
 
-    def __init__(self, info: AnswerInfo, session_id: str, *, streaming: bool, max_bytes: int) -> None:
+    def __init__(self, info: AnswerInfo, user_id: str, session_id: str, *, streaming: bool, max_bytes: int) -> None:
         self.key = info.message_id
         self.info = info
+        self.user_id = user_id
         self.session_id = session_id
         self.streaming = streaming
         self.rev = 0
@@ -69,6 +73,7 @@ class Answer:
         self.ending: Ending | None = None
         self.ended_at: float | None = None
         self.session: Session | None = None
+        self.members: frozenset[str] = frozenset()
         self.asked: Message | None = None
         self.said: Message | None = None
 
@@ -100,6 +105,7 @@ class Answer:
     def restore(self, stored: StoredAnswer) -> None:
         """Become the answer that was given earlier."""
         self.info, self.rev, self.ending = stored.info, stored.rev, stored.ending
+        self.session = stored.session
         self.failure = failure_of(stored.error_code) if stored.error_code else None
         self.is_read_back = True
         now = trio.current_time()
@@ -117,7 +123,7 @@ class Answer:
 def read_back(stored: StoredAnswer) -> Answer:
     """An answer from the store, ready to be followed."""
     room = len(stored.content.encode()) + len(stored.reasoning.encode())
-    answer = Answer(stored.info, stored.session_id, streaming=stored.streaming, max_bytes=room)
+    answer = Answer(stored.info, stored.user_id, stored.session.session_id, streaming=stored.streaming, max_bytes=room)
     answer.restore(stored)
     answer.opened.set()
     return answer

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from scm_trio.config import Ai
 from scm_trio.errors import ModelUnknown, ProviderUnknown
+from scm_trio.model import Session
+from scm_trio.protocol.messages import ChatRequest
 from scm_trio.providers.base import Provider
 
+Choice = tuple[Provider, str]
+"""Who is asked, and for which model."""
 
-def choose(
-    providers: Mapping[str, Provider], ai: Ai, provider_name: str | None, model: str | None
-) -> tuple[Provider, str]:
+
+def choose(providers: Mapping[str, Provider], ai: Ai, provider_name: str | None, model: str | None) -> Choice:
     """Return who is to be asked, and for which model; aliases are gone then.
 
     Args:
@@ -39,6 +43,44 @@ def choose(
     if model is None or not _offers(provider, model, ai):
         raise ModelUnknown(field="data.model", model=model or "-")
     return provider, model
+
+
+def choose_for(
+    providers: Mapping[str, Provider], ai: Ai, request: ChatRequest
+) -> tuple[Choice, Callable[[Session], Choice | None]]:
+    """Return who answers a request by its own words, and what tells who does in a session with defaults of its own.
+
+    The latter is None where the session changes nothing: it has none, the request names both itself, or what the session
+    was made for is not on offer any more.
+
+    Raises:
+        ProviderUnknown, ModelUnknown: as ``choose``. A model that only the session's provider may offer is left to what
+            is returned to refuse.
+    """
+    unknown: ModelUnknown | None = None
+    try:
+        first = choose(providers, ai, request.provider, request.model)
+    except ModelUnknown as exc:
+        offered = (_offers(provider, request.model or "", ai) for provider in providers.values())
+        if request.provider is not None or not any(offered):
+            raise
+        unknown, first = exc, choose(providers, ai, None, None)
+
+    def chosen(session: Session) -> Choice | None:
+        found = None
+        if (session.provider or session.model) and not (request.provider and request.model):
+            with suppress(ProviderUnknown, ModelUnknown):
+                found = choose(providers, ai, request.provider or session.provider, _model(request, session))
+        if found is None and unknown is not None:
+            raise unknown
+        return found
+
+    return first, chosen
+
+
+def _model(request: ChatRequest, session: Session) -> str | None:
+    """The session's model is its provider's: whoever names another one names his model, too, or takes the default."""
+    return request.model or (session.model if request.provider in (None, session.provider) else None)
 
 
 def _offers(provider: Provider, model: str, ai: Ai) -> bool:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from sqlalchemy import Connection
 
+from scm_trio.chat.sessions import session_info
 from scm_trio.errors import NotFound
-from scm_trio.model import Message, Session
+from scm_trio.model import Message
+from scm_trio.protocol.messages import SessionInfo
 from scm_trio.store import excerpts
 from scm_trio.store.access import resolve
 from scm_trio.store.database import Database
+from scm_trio.store.session_list import view
 
 PAGE = 50
 
 
 @frozen
 class Excerpt:
-    """Which messages of a session are meant, oldest first; they are read when they are needed."""
+    """Which messages of a session are meant, oldest first; they are read when they are needed.
 
-    session: Session
+    Attributes:
+        user_id: who reads.
+        session: as he sees it.
+    """
+
+    user_id: str
+    session: SessionInfo
     message_ids: tuple[str, ...] = field(repr=False)
 
 
@@ -48,18 +57,28 @@ class Conversations:
     async def page(self, excerpt: Excerpt, start: int) -> Sequence[Message]:
         """Return the messages from place ``start`` on, ``PAGE`` at most, less those deleted meanwhile.
 
+        There are none any more when the user is no member of the session any more.
+
         Raises:
             StoreError: the database failed.
         """
-        return await self._database.read(excerpts.read, excerpt.message_ids[start : start + PAGE])
+        return await self._database.read(_page, excerpt, start)
 
 
 def _open(conn: Connection, user_id: str, session_id: str, leaf_id: str | None, whole: bool) -> Excerpt:
     access = resolve(conn, user_id, session_id)
-    session = evolve(access.session, session_id=access.name)
+    session = session_info(view(conn, access))
     if whole:
-        return Excerpt(session, tuple(excerpts.whole(conn, session.global_id)))
-    ids = excerpts.branch(conn, session.global_id, leaf_id)
+        return Excerpt(user_id, session, tuple(excerpts.whole(conn, access.global_id)))
+    ids = excerpts.branch(conn, access.global_id, leaf_id)
     if leaf_id is not None and not ids:
         raise NotFound("no such message in this session", field="branch")
-    return Excerpt(session, tuple(ids))
+    return Excerpt(user_id, session, tuple(ids))
+
+
+def _page(conn: Connection, excerpt: Excerpt, start: int) -> Sequence[Message]:
+    try:
+        resolve(conn, excerpt.user_id, excerpt.session.global_id)
+    except NotFound:
+        return ()
+    return excerpts.read(conn, excerpt.message_ids[start : start + PAGE])

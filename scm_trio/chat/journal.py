@@ -13,17 +13,20 @@ from scm_trio.chat.attachments import Contents, NeedsFiles, attach, load, own_fi
 from scm_trio.chat.attempts import UpstreamAttempt
 from scm_trio.chat.files import Files
 from scm_trio.chat.place import Place, place_question
-from scm_trio.chat.plan import Opened, Plan
+from scm_trio.chat.plan import Opened, Plan, Said
 from scm_trio.chat.prompt import build_turns, estimate_turns
 from scm_trio.chat.quota import Quotas, uncontended
 from scm_trio.chat.run import Run
 from scm_trio.chat.usage import Cost, cost_of
 from scm_trio.config import Quota
 from scm_trio.errors import Conflict, NotFound
-from scm_trio.model import AnswerInfo, Ending, FinishReason, Message, Prompt, Session, Turn, Usage
+from scm_trio.model import AnswerInfo, Ending, FinishReason, MemberRole, Message, Prompt, Session, Turn, Usage
+from scm_trio.providers.base import Provider
 from scm_trio.store import ledger, messages, quota, runs
+from scm_trio.store.access import Access, enter, resolve
 from scm_trio.store.database import Database
 from scm_trio.store.files import with_attachments
+from scm_trio.store.members import member_ids
 from scm_trio.store.runs import Checkpoint, checkpoint
 
 MAX_HISTORY = 200
@@ -70,8 +73,9 @@ class StoreJournal:
         """Store session, question, run and attempt in one transaction.
 
         Raises:
-            NotFound: the message to go on from, to edit or to answer again is none of this session's, or an attached
-                file none of the user's.
+            NotFound: the session is none of the asker's, the message to go on from, to edit or to answer again is none
+                of the session's, or an attached file none of the user's.
+            Forbidden: the asker may only read there.
             ContextTooLong: the question does not fit the model.
             Conflict: the same request is being answered by another server process.
             QuotaExceeded: its user has not so much left today.
@@ -83,13 +87,19 @@ class StoreJournal:
         contents: dict[str, bytes] = {}
         while True:
             try:
-                return await self._database.write(self._open, run.plan, self._now(), contents)
+                return await self._database.change(run.accept, self._open, run.plan, self._now(), contents)
             except NeedsFiles as exc:
                 contents |= await load(self._desk, exc.needed)
 
     def _open(self, conn: Connection, plan: Plan, now: float, contents: Contents) -> Opened | StoredAnswer:
-        session = messages.ensure_session(conn, plan.user_id, plan.session_id, f"s-{self._new_id()}", now)
-        place = place_question(conn, plan, session.global_id)
+        new_global_id = f"s-{self._new_id()}"
+        access = enter(conn, plan.user_id, plan.session_id, new_global_id, now)
+        access.demand("member")
+        session = access.session
+        chosen = plan.choose(session)
+        if chosen is not None:
+            plan = _suited(plan, *chosen)
+        place = place_question(conn, plan, access)
         history = messages.branch(conn, place.parent_id, MAX_HISTORY) if place.parent_id else []
         question = _question(plan, session, place, now)
         if place.stored:
@@ -101,7 +111,7 @@ class StoreJournal:
         asked = None if place.stored else question
         row = runs.open_run(conn, _new_run(plan, session, place, asked, now))
         if row.existing:
-            return _stored(conn, row, session.session_id)
+            return _stored(conn, row, resolve(conn, plan.user_id, row.session_id))
         if asked is not None:
             attach(conn, asked, now)
         prompt_tokens = estimate_turns(turns)
@@ -125,7 +135,17 @@ class StoreJournal:
             max_tokens=plan.question.max_tokens,
         )
         unseen = not plan.takes_images and any(file.is_image for file in question.attachments)
-        return Opened(prompt, session, place.question_id, asked, unseen)
+        return Opened(
+            prompt,
+            session,
+            place.question_id,
+            plan,
+            chosen[0] if chosen else None,
+            row.question,
+            unseen,
+            member_ids(conn, session.global_id),
+            session.global_id == new_global_id,
+        )
 
     async def knows(self, user_id: str, request_id: str) -> bool:
         """Whether this user's request has a run, of any age.
@@ -135,11 +155,20 @@ class StoreJournal:
         """
         return await self._database.read(runs.find_run_by_request, user_id, request_id) is not None
 
-    async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
-        """Read an ended answer of the user's back.
+    async def role(self, user_id: str, global_id: str) -> MemberRole:
+        """What a user may do in a session, now.
 
         Raises:
-            NotFound: there is none, or it is another's.
+            NotFound: he is no member of it.
+            StoreError: the database failed.
+        """
+        return (await self._database.read(resolve, user_id, global_id)).role
+
+    async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
+        """Read an ended answer back, for a member of its session.
+
+        Raises:
+            NotFound: there is none, or the user is no member.
             Conflict: it is being given by another server process.
             StoreError: the database failed.
         """
@@ -184,7 +213,7 @@ class StoreJournal:
         )
         rows = list(run.attempts.unsaved)
         is_limited = self._quotas.limits_of(run.plan.user_id) is not None
-        said = await self._database.write(_end, ended, self._entries(run, rows), is_limited)
+        said = await self._database.change(run.keep, _end, ended, self._entries(run, rows), is_limited)
         run.attempts.saved(rows)
         return said
 
@@ -256,12 +285,18 @@ def _new_run(plan: Plan, session: Session, place: Place, asked: Message | None, 
     )
 
 
-def _end(conn: Connection, ended: runs.EndedRun, entries: list[_Entry], is_limited: bool) -> Message | None:
+def _suited(plan: Plan, provider: Provider, model: str) -> Plan:
+    info = evolve(plan.info, provider=provider.name, model=model)
+    images = provider.takes_images
+    return evolve(plan, info=info, context_tokens=provider.context_tokens, takes_images=images)
+
+
+def _end(conn: Connection, ended: runs.EndedRun, entries: list[_Entry], is_limited: bool) -> Said | None:
     said = runs.end_run(conn, ended)
     _keep(conn, entries)
     if is_limited:
         quota.release(conn, ended.run_id)
-    return said
+    return None if said is None else Said(said, member_ids(conn, said.session_id))
 
 
 def _keep(conn: Connection, entries: list[_Entry]) -> None:
@@ -274,13 +309,12 @@ def _keep(conn: Connection, entries: list[_Entry]) -> None:
 
 def _recall(conn: Connection, user_id: str, message_id: str) -> StoredAnswer:
     row = runs.find_run(conn, message_id)
-    session = messages.find_session_by_global_id(conn, row.session_id) if row else None
-    if row is None or session is None or row.user_id != user_id:
+    if row is None:
         raise NotFound("no such answer")
-    return _stored(conn, row, session.session_id)
+    return _stored(conn, row, resolve(conn, user_id, row.session_id))
 
 
-def _stored(conn: Connection, row: runs.RunRow, session_id: str) -> StoredAnswer:
+def _stored(conn: Connection, row: runs.RunRow, access: Access) -> StoredAnswer:
     if row.finish_reason is None or row.ended_at is None:
         raise Conflict("the request is being answered elsewhere", retry_after_s=2)
     message = messages.find_message(conn, row.message_id)
@@ -291,5 +325,14 @@ def _stored(conn: Connection, row: runs.RunRow, session_id: str) -> StoredAnswer
         usage=(message.usage if message else None) or Usage(source="estimated"),
         duration_s=row.ended_at - row.started_at,
     )
-    reasoning = message.reasoning if message else ""
-    return StoredAnswer(info, session_id, row.streaming, content, reasoning, ending, row.rev, row.error_code)
+    return StoredAnswer(
+        info,
+        row.user_id,
+        access.session,
+        row.streaming,
+        content,
+        message.reasoning if message else "",
+        ending,
+        row.rev,
+        row.error_code,
+    )

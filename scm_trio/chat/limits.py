@@ -78,6 +78,11 @@ class UserRates:
             return Verdict.REFUSE, allowed.wait_s(now)
         return Verdict.PASS, 0.0
 
+    def wait_s(self, user_id: str, now: float) -> float | None:
+        """Count one message; returns the seconds to wait where that was too many, else None."""
+        verdict, wait_s = self.charge(user_id, now)
+        return None if verdict is Verdict.PASS else wait_s
+
     def lend(self, user_id: str) -> None:
         """Let a message pass that was refused, until it is given back."""
         for bucket in self._by_user.get(user_id, ()):

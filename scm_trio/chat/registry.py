@@ -9,6 +9,7 @@ import trio
 
 from scm_trio.chat.run import Run
 from scm_trio.model import Session
+from scm_trio.store.access import is_global_id
 
 K = TypeVar("K", bound=Hashable)
 
@@ -16,6 +17,11 @@ K = TypeVar("K", bound=Hashable)
 def session_keys(session: Session | None) -> tuple[Hashable, ...]:
     """What a session is found under: its owner with his name for it, and the id that all its members know."""
     return () if session is None else ((session.owner_id, session.session_id), session.global_id)
+
+
+def session_key(user_id: str, name: str) -> Hashable:
+    """The one of them that a user's name for a session stands for."""
+    return name if is_global_id(name) else (user_id, name)
 
 
 class Registry:
@@ -31,6 +37,7 @@ class Registry:
         self._by_request: dict[tuple[str, str], Run] = {}
         self._live_by_user: dict[str, list[Run]] = {}
         self._live_by_session: dict[Hashable, list[Run]] = {}
+        self._places: dict[str, tuple[Hashable, ...]] = {}
         self._idle, self._busy = trio.Event(), trio.Event()
         self._idle.set()
 
@@ -48,16 +55,17 @@ class Registry:
         self._live_by_user.setdefault(user_id, []).append(run)
 
     def place(self, run: Run) -> None:
-        """Its session is known from now on."""
-        for key in session_keys(run.session):
+        """Its session is known from now on, or is called differently."""
+        self._displace(run)
+        self._places[run.key] = session_keys(run.session)
+        for key in self._places[run.key]:
             self._live_by_session.setdefault(key, []).append(run)
 
     def end(self, run: Run) -> None:
         """It lives no longer; a refused one has never been."""
         self.live -= 1
         _take_out(self._live_by_user, run.plan.user_id, run)
-        for key in session_keys(run.session):
-            _take_out(self._live_by_session, key, run)
+        self._displace(run)
         if not self.live:
             self._idle.set()
             self._busy = trio.Event()
@@ -69,6 +77,10 @@ class Registry:
         self._runs.pop(info.message_id, None)
         if info.request_id is not None:
             self._by_request.pop((run.plan.user_id, info.request_id), None)
+
+    def _displace(self, run: Run) -> None:
+        for key in self._places.pop(run.key, ()):
+            _take_out(self._live_by_session, key, run)
 
     # ---- looking
 
@@ -85,6 +97,14 @@ class Registry:
     def live_in(self, session: Hashable) -> Sequence[Run]:
         """The runs of a session, by one of its ``session_keys``, that have begun and not ended, oldest first."""
         return tuple(self._live_by_session.get(session, ()))
+
+    def of_session(self, global_id: str) -> list[Run]:
+        """Every run of a session, ended ones too."""
+        return [run for run in self._runs.values() if run.session is not None and run.session.global_id == global_id]
+
+    def live_for(self, user_id: str) -> list[Run]:
+        """The runs that have not ended and that the user may see, as far as is known: his own, and his sessions'."""
+        return [run for run in self.all_live() if run.user_id == user_id or user_id in run.members]
 
     def all_live(self) -> list[Run]:
         return [run for runs in self._live_by_user.values() for run in runs]

@@ -17,7 +17,7 @@ from attrs import evolve
 
 from scm_trio.chat.answer import Answer, Notice, StoredAnswer
 from scm_trio.chat.attempts import Attempts
-from scm_trio.chat.plan import Deadlines, Opened, Plan, Question
+from scm_trio.chat.plan import Deadlines, Opened, Plan, Question, Said
 from scm_trio.chat.prompt import estimate_turns
 from scm_trio.errors import (
     ContentFiltered,
@@ -30,7 +30,19 @@ from scm_trio.errors import (
     StoreError,
     TimedOut,
 )
-from scm_trio.model import Attempt, AttemptFailed, Delta, Ending, Finish, FinishReason, Message, Prompt, Restart, Usage
+from scm_trio.model import (
+    Attempt,
+    AttemptFailed,
+    Delta,
+    Ending,
+    Finish,
+    FinishReason,
+    MemberRole,
+    Message,
+    Prompt,
+    Restart,
+    Usage,
+)
 from scm_trio.providers.base import Batch, Provider
 
 __all__ = ["Deadlines", "Journal", "Observer", "Plan", "Question", "Run"]
@@ -49,6 +61,8 @@ class Journal(Protocol):
     async def open(self, run: Run) -> Opened | StoredAnswer:
         """Store question, run and attempt, or return the answer where the request had one already.
 
+        What comes of it is told to ``run.accept``, which returns it.
+
         Raises:
             RequestFailed: the request cannot be answered; nothing has been stored.
         """
@@ -56,11 +70,18 @@ class Journal(Protocol):
     async def knows(self, user_id: str, request_id: str) -> bool:
         """Whether this user's request has a run, of any age."""
 
-    async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
-        """Read an ended answer of the user's back.
+    async def role(self, user_id: str, global_id: str) -> MemberRole:
+        """What a user may do in a session.
 
         Raises:
-            NotFound: there is none, or it is another's.
+            NotFound: he is no member of it.
+        """
+
+    async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
+        """Read an ended answer back, for a member of its session.
+
+        Raises:
+            NotFound: there is none, or the user is no member.
         """
 
     async def checkpoint(self, runs: Sequence[Run]) -> None:
@@ -70,7 +91,7 @@ class Journal(Protocol):
         """Bring the ledger up to date with the run's attempts."""
 
     async def end(self, run: Run, ending: Ending) -> Message | None:
-        """Store the answer; returns it, None where nothing was said that is worth keeping."""
+        """Store the answer and tell it to ``run.keep``; None where nothing was said that is worth keeping."""
 
 
 class Observer(Protocol):
@@ -98,15 +119,19 @@ class Run(Answer):
         attempts: who was asked, for the ledger.
         saved_upto: the ``said_upto`` that would survive the process.
         on_repeat: called when its request turns out to have been answered before.
+        on_begun: called when its question has been stored, before anything is said.
+        on_said: called when the answer has been stored, before its end is told.
     """
 
     def __init__(self, plan: Plan, provider: Provider, journal: Journal, observer: Observer) -> None:
-        super().__init__(plan.info, plan.session_id, streaming=plan.streaming, max_bytes=plan.max_bytes)
+        super().__init__(plan.info, plan.user_id, plan.session_id, streaming=plan.streaming, max_bytes=plan.max_bytes)
         self.plan = plan
         self.started_at = trio.current_time()
         self.attempts = Attempts(plan.info, self.started_at)
         self.saved_upto = (0, 0)
         self.on_repeat: Callable[[], None] = _nothing
+        self.on_begun: Callable[[Run, Opened], None] = _nothing
+        self.on_said: Callable[[Run, Said], None] = _nothing
         self._provider = provider
         self._journal = journal
         self._observer = observer
@@ -152,16 +177,33 @@ class Run(Answer):
                 self._orphan_due_at = trio.current_time() + self.plan.orphan_grace_s
                 self._stirred.unpark_all()
 
-    async def task(self, begun: Callable[[Run], None], done: Callable[[Run], None]) -> None:
+    def accept(self, opened: Opened | StoredAnswer) -> Opened | StoredAnswer:
+        """Learn what has become of the request; called right after the commit, in the order of commits."""
+        if isinstance(opened, Opened) and self.refusal is None:
+            if opened.provider is not None:
+                self._provider = opened.provider
+                self.attempts = Attempts(opened.plan.info, self.started_at)
+            self.plan, self.session, self.asked = opened.plan, opened.session, opened.asked
+            self.members = frozenset(opened.members)
+            self.info = evolve(opened.plan.info, user_message_id=opened.question_id)
+            self.on_begun(self, opened)
+        return opened
+
+    def keep(self, said: Said | None) -> Message | None:
+        """Learn what was stored as the answer; called as ``accept``."""
+        self.said = None if said is None else said.message
+        if said is not None:
+            self.on_said(self, said)
+        return self.said
+
+    async def task(self, done: Callable[[Run], None]) -> None:
         """The run's life; to be started in the runs nursery.
 
         Args:
-            begun: called when the question has been stored, before anything is said.
             done: called once, when nothing more will come.
         """
         try:
             if prompt := await self._open():
-                begun(self)
                 await self._answer(prompt, done)
         except Exception:
             # The barrier of a run: a bug of ours costs this one answer, which still gets its END.
@@ -206,11 +248,8 @@ class Run(Answer):
         if isinstance(opened, StoredAnswer):
             self.on_repeat()
             self.restore(opened)
-        elif opened is not None:
-            self.session, self.asked = opened.session, opened.asked
-            self.info = evolve(self.info, user_message_id=opened.question_id)
-            if opened.has_unseen_images:
-                self.notify(Notice("IMAGES_UNSEEN", self.info.provider))
+        elif opened is not None and opened.has_unseen_images:
+            self.notify(Notice("IMAGES_UNSEEN", self.info.provider))
         self.opened.set()
         return opened.prompt if isinstance(opened, Opened) else None
 
@@ -393,7 +432,7 @@ class Run(Answer):
         # Shielded: what was said and what it cost must be kept, whoever is in a hurry.
         with trio.move_on_after(STORE_LIMIT_S, shield=True) as limit:
             try:
-                self.said = await self._journal.end(self, ending)
+                await self._journal.end(self, ending)
             except StoreError as exc:
                 log.error("answer not stored", message_id=self.info.message_id, error=str(exc))  # noqa: TRY400
         if limit.cancelled_caught:
@@ -416,7 +455,7 @@ class Run(Answer):
             log.debug("provider said", message_id=self.info.message_id, detail=self.failure.detail)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Nobody wants to know."""
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from scm_trio.chat.answer import Answer, read_back
 from scm_trio.chat.attachments import check_ids
 from scm_trio.chat.checkpoints import keep_checkpoints
-from scm_trio.chat.choice import choose
+from scm_trio.chat.choice import choose, choose_for
+from scm_trio.chat.plan import Opened, Said
 from scm_trio.chat.registry import Registry
 from scm_trio.chat.run import CLOSE_LIMIT_S, STORE_LIMIT_S, Deadlines, Journal, Observer, Plan, Question, Run
 from scm_trio.config import Ai, Streams
 from scm_trio.errors import (
+    Forbidden,
     InvalidMessage,
     NotFound,
     ShuttingDown,
     TooManyStreams,
 )
-from scm_trio.model import AnswerInfo, FinishReason
+from scm_trio.model import AnswerInfo, FinishReason, Session
 from scm_trio.protocol.messages import ChatRequest, Grace
 from scm_trio.providers.base import Provider
 
@@ -59,7 +61,8 @@ class ChatService:
         new_id: makes unguessable ids.
 
     Attributes:
-        announce: told of every run whose question has been stored, before it says anything.
+        on_begun: told of every run whose question has been stored, before it says anything.
+        on_said: told of every answer that has been stored, before its end is told.
     """
 
     def __init__(
@@ -72,7 +75,8 @@ class ChatService:
     ) -> None:
         self.providers = providers
         self.draining = False
-        self.announce: Callable[[Run], None] = _to_nobody
+        self.on_begun: Callable[[Run, Opened], None] = _to_nobody
+        self.on_said: Callable[[Run, Said], None] = _to_nobody
         self._journal = journal
         self._observer = observer
         self._rules = rules
@@ -111,7 +115,7 @@ class ChatService:
         if self.draining:
             raise ShuttingDown(retry_after_s=2)
         question = self._question(request)
-        provider, model = choose(self.providers, self._rules.ai, request.provider, request.model)
+        (provider, model), chosen = choose_for(self.providers, self._rules.ai, request)
         limit = self._rules.streams.max_per_user
         if len(self.active(asker.user_id)) >= limit:
             raise TooManyStreams("per user", limit=limit)
@@ -122,10 +126,11 @@ class ChatService:
             model=model,
             provider=provider.name,
         )
-        run = Run(self._plan(asker, request, question, info, provider), provider, self._journal, self._observer)
-        run.on_repeat = on_repeat
+        plan = evolve(self._plan(asker, request, question, info, provider), choose=chosen)
+        run = Run(plan, provider, self._journal, self._observer)
+        run.on_repeat, run.on_begun, run.on_said = on_repeat, self._begun, self.on_said
         self._runs.add(run)
-        nursery.start_soon(run.task, self._begun, self._runs.end)
+        nursery.start_soon(run.task, self._runs.end)
         if request_id is not None and self._foretold.pop((asker.user_id, request_id), None) is not None:
             run.cancel()
         return run
@@ -179,13 +184,21 @@ class ChatService:
             context_tokens=provider.context_tokens,
             user_id=asker.user_id,
             session_id=asker.session_id,
-            conversation_id=request.conversation_id or asker.session_id,
+            conversation_id=request.conversation_id,
             streaming=request.streaming,
             deadlines=Deadlines(streams.first_token_timeout_s, streams.idle_timeout_s, total_s),
             orphan_grace_s=grace_s,
             max_bytes=streams.max_response_bytes,
             takes_images=provider.takes_images,
         )
+
+    def check_offer(self, provider: str | None, model: str | None) -> None:
+        """Insist that a session may have these defaults.
+
+        Raises:
+            ProviderUnknown, ModelUnknown: they are not on offer.
+        """
+        choose(self.providers, self._rules.ai, provider, model)
 
     # ---- finding
 
@@ -215,17 +228,21 @@ class ChatService:
         return run
 
     async def recall(self, user_id: str, message_id: str) -> Answer:
-        """The user's answer, running or ended at any time.
+        """An answer of one of the user's sessions, running or ended at any time.
 
         Raises:
-            NotFound: there is none, or it is another's.
+            NotFound: there is none, or he is no member of its session.
             Conflict: it is being given by another server process.
             StoreError: the database failed.
         """
         known = self._runs.get(message_id)
-        if known is not None and known.plan.user_id == user_id:
-            return known
-        return read_back(await self._journal.recall(user_id, message_id))
+        if known is None:
+            return read_back(await self._journal.recall(user_id, message_id))
+        if known.session is not None:
+            await self._journal.role(user_id, known.session.global_id)
+        elif known.user_id != user_id:
+            raise NotFound("another's, and not begun yet")
+        return known
 
     def cancel(self, user_id: str, *, message_id: str | None = None, request_id: str | None = None) -> None:
         """Cancel a running answer; its END tells when that is done.
@@ -245,6 +262,26 @@ class ChatService:
             raise NotFound("already ended")
         run.cancel()
 
+    def is_live(self, message_id: str) -> bool:
+        """Whether that answer is being given, whoever asked."""
+        run = self._runs.get(message_id)
+        return run is not None and run.is_live
+
+    async def overrule(self, user_id: str, message_id: str) -> None:
+        """Cancel an answer that another member asked for, which the owners of its session may.
+
+        Raises:
+            NotFound: there is nothing to cancel, for this user.
+            Forbidden: he is none of the owners.
+            StoreError: the database failed.
+        """
+        run = self._runs.get(message_id)
+        if run is None or run.session is None:
+            raise NotFound("no such run")
+        if await self._journal.role(user_id, run.session.global_id) != "owner":
+            raise Forbidden("another's answer")
+        run.cancel()
+
     def _foretell(self, user_id: str, request_id: str) -> None:
         self._foretold[user_id, request_id] = trio.current_time()
         if len(self._foretold) > MAX_FORETOLD:
@@ -257,6 +294,24 @@ class ChatService:
     def active(self, user_id: str) -> Sequence[Run]:
         """The user's runs that have not ended, oldest first."""
         return self._runs.live_of(user_id)
+
+    def visible(self, user_id: str) -> Sequence[Run]:
+        """The runs that have not ended in sessions that the user belongs to, as far as this process knows."""
+        return self._runs.live_for(user_id)
+
+    # ---- what happens to sessions
+
+    def session_changed(self, session: Session, members: Iterable[str]) -> None:
+        """A session has other members now, or is called differently."""
+        for run in self._runs.of_session(session.global_id):
+            run.session, run.members = session, frozenset(members)
+            if run.is_live:
+                self._runs.place(run)
+
+    def session_deleted(self, global_id: str) -> None:
+        """A session is gone: what is being answered in it is cancelled, and the store keeps none of it."""
+        for run in self._runs.of_session(global_id):
+            run.cancel()
 
     # ---- lasting
 
@@ -288,12 +343,12 @@ class ChatService:
         with trio.move_on_after(CLOSE_LIMIT_S + STORE_LIMIT_S):
             await self._runs.wait_idle()
 
-    def _begun(self, run: Run) -> None:
+    def _begun(self, run: Run, opened: Opened) -> None:
         self._runs.place(run)
-        self.announce(run)
+        self.on_begun(run, opened)
 
 
-def _to_nobody(_: Run) -> None:
+def _to_nobody(*_: object) -> None:
     """Before somebody listens."""
 
 

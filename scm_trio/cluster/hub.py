@@ -7,14 +7,39 @@ from collections.abc import Hashable, Iterable
 from typing import Any, Protocol
 
 import trio
+from attrs import frozen
 
 from scm_trio.errors import Disconnect, RequestFailed, ServerBusy
+from scm_trio.model import Message
 
 
 class TooManyConnections(RequestFailed):
     """The user has as many connections as one user may have."""
 
     code, retryable = "RATE_LIMITED", True
+
+
+@frozen
+class SessionEvent:
+    """Something that happened in a session, as one of its members is told it.
+
+    Attributes:
+        kind: the message's type on the wire.
+        data: an instance of the type's class.
+        global_id: the session.
+        name: what the member calls it.
+        user_id: whom it is about.
+        message: the stored message that it carries, if that is news to the member; it counts as delivered then.
+        request_id: of the member's own request, where it is that which is answered.
+    """
+
+    kind: str
+    data: Any
+    global_id: str
+    name: str
+    user_id: str
+    message: Message | None = None
+    request_id: str | None = None
 
 
 class Connection(Protocol):
@@ -33,8 +58,23 @@ class Connection(Protocol):
     def is_told(self) -> bool:
         """Whether no answer is being sent."""
 
-    def show(self, answer: Any) -> None:
-        """Send an answer that has just begun, unless that is being done. Does not wait."""
+    def shows(self, key: str) -> bool:
+        """Whether that answer is being sent."""
+
+    def show(self, answer: Any) -> bool:
+        """Send an answer that has just begun, unless that is being done; False where too many are. Does not wait."""
+
+    def tell(self, event: SessionEvent) -> None:
+        """Send it when its turn comes. Does not wait."""
+
+    def gain(self, global_id: str) -> None:
+        """The user has become a member of a session."""
+
+    def lose(self, global_id: str) -> None:
+        """The session is the user's no more: what has happened there and was not sent is not sent any more."""
+
+    def cut_off(self, global_id: str) -> None:
+        """End the answers of a session that are being sent, with a word, here alone."""
 
     def disconnect(self, reason: Disconnect | None) -> None: ...
 

@@ -18,6 +18,7 @@ from scm_trio.errors import (
     StoreError,
     TokenExpired,
 )
+from scm_trio.gateway.arrival import active_runs, arrive, settle_in
 from scm_trio.gateway.dispatch import UNCOUNTED, dispatch, repeatable
 from scm_trio.gateway.gate import Gate, Visit
 from scm_trio.gateway.link import Link
@@ -27,6 +28,7 @@ from scm_trio.gateway.wire import Wire
 from scm_trio.protocol import messages
 from scm_trio.protocol.codec import Received, decode_client, request_id_of, timestamp
 from scm_trio.protocol.texts import sentence
+from scm_trio.store.deliveries import Arrival
 
 log = structlog.get_logger(__name__)
 
@@ -77,8 +79,9 @@ async def _live(wire: Wire, websocket: WebSocketConnection, visit: Visit, gate: 
         wire.verdict = lambda: websocket.closed.code if websocket.closed else None
         gate.hub.join(link)
         try:
-            await _greet(link)
-            link.open_session((link.user_id, link.session_id))
+            arrival = await arrive(link)
+            await _greet(link, arrival)
+            settle_in(link, arrival)
             inner.start_soon(_heartbeat, link)
             await _read(link, websocket)
         except Disconnect as exc:
@@ -96,9 +99,8 @@ async def _live(wire: Wire, websocket: WebSocketConnection, visit: Visit, gate: 
     return link.reason
 
 
-async def _greet(link: Link) -> None:
+async def _greet(link: Link, arrival: Arrival) -> None:
     settings = link.gate.settings
-    runs = link.gate.service.active(link.user_id)
     connect = messages.Connect(
         connection_id=link.connection_id,
         user_id=link.user_id,
@@ -110,10 +112,8 @@ async def _greet(link: Link) -> None:
             rate_per_minute=settings.message.rate_limit_per_minute,
             max_streams=settings.stream.max_per_connection,
         ),
-        active_runs=tuple(
-            messages.ActiveRun(run.info.message_id, run.plan.session_id, run.rev, run.log.next_index) for run in runs
-        ),
-        unread=(),
+        active_runs=active_runs(link, arrival),
+        unread=tuple(messages.Unread(each.session_id, each.count) for each in arrival.unread),
         server_time=timestamp(link.gate.clock.now()),
     )
     await link.send("CONNECT", connect)

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import trio
 
+from scm_trio.chat.answer import Answer
 from scm_trio.chat.service import Asker
 from scm_trio.errors import (
     CloseCode,
@@ -21,9 +22,11 @@ from scm_trio.errors import (
     UnknownType,
 )
 from scm_trio.gateway.link import Link, Viewer
+from scm_trio.gateway.sessions import create_session, delete_session, list_sessions, mark_read, update_session
 from scm_trio.model import Principal
 from scm_trio.protocol import messages
 from scm_trio.protocol.codec import Received, timestamp
+from scm_trio.store.access import is_global_id
 
 Handler = Callable[[Link, Received], Awaitable[None]]
 
@@ -67,6 +70,9 @@ async def start_stream(link: Link, received: Received) -> None:
     request_id = request_id_of(received)
     if request_id is not None and any(viewer.request_id == request_id for viewer in link.viewers.values()):
         return  # the same request again, on the connection that is being answered already
+    if request_id is not None and link.gate.service.has(link.user_id, request_id):
+        # It may have been asked in a session that is not the user's any more.
+        await _recall(link, link.gate.service.find(link.user_id, request_id=request_id).key)
     _check_room(link)
     asker = Asker(link.user_id, received.session_id or link.session_id)
     run = link.gate.service.begin(asker, request, request_id, link.gate.runs, lambda: _refund(link))
@@ -76,7 +82,8 @@ async def start_stream(link: Link, received: Received) -> None:
     else:  # the same request from another connection: it is shown here, and is an answer from now on
         viewer.adopt(request_id)
         viewer.move(0, resumed=True)
-    link.open_session((asker.user_id, asker.session_id))
+    if not is_global_id(asker.session_id):
+        link.open_session(asker.session_id)  # his own; another's is opened when it is known that he may ask there
 
 
 def _refund(link: Link) -> None:
@@ -99,22 +106,29 @@ async def cancel_stream(link: Link, received: Received) -> None:
     try:
         link.gate.service.cancel(link.user_id, message_id=cancel.message_id, request_id=request_id)
     except NotFound:
+        if cancel.message_id is not None and link.gate.service.is_live(cancel.message_id):
+            await _overrule(link, cancel.message_id)
         # One that has just ended, and whose END is still to be sent here, says so by that.
-        if not any(_is(viewer, cancel.message_id, request_id) for viewer in link.viewers.values()):
+        elif not any(_is(viewer.run, link, cancel.message_id, request_id) for viewer in link.viewers.values()):
             raise
 
 
-def _is(viewer: Viewer, message_id: str | None, request_id: str | None) -> bool:
-    info = viewer.run.info
-    return info.message_id == message_id if message_id is not None else info.request_id == request_id
+async def _overrule(link: Link, message_id: str) -> None:
+    try:
+        await link.gate.service.overrule(link.user_id, message_id)
+    except StoreError:
+        raise Internal("store") from None
+
+
+def _is(run: Answer, link: Link, message_id: str | None, request_id: str | None) -> bool:
+    if message_id is not None:
+        return run.info.message_id == message_id
+    return run.info.request_id == request_id and run.user_id == link.user_id
 
 
 async def resume_stream(link: Link, received: Received) -> None:
     resume: messages.ChatResume = received.data
-    try:
-        run = await link.gate.service.recall(link.user_id, resume.message_id)
-    except StoreError:
-        raise Internal("store") from None
+    run = await _recall(link, resume.message_id)
     known = run.has_position(resume.rev, resume.from_index)
     cursor = resume.from_index if known else 0
     announce = {"resumed": True} if known else {"reset": True}
@@ -123,12 +137,24 @@ async def resume_stream(link: Link, received: Received) -> None:
         viewer.move(cursor, **announce)
         return
     _check_room(link)
-    request_id = received.request_id or run.info.request_id
+    request_id = received.request_id or (run.info.request_id if run.user_id == link.user_id else None)
     if viewer is not None:
         viewer.adopt(request_id)
         viewer.move(cursor, **announce)
     else:
         link.view(Viewer(run, request_id, cursor, **announce))
+
+
+async def _recall(link: Link, message_id: str) -> Answer:
+    """An answer that the user may see, and that he still may when this returns."""
+    while True:
+        losses = link.losses
+        try:
+            answer = await link.gate.service.recall(link.user_id, message_id)
+        except StoreError:
+            raise Internal("store") from None
+        if losses == link.losses:
+            return answer
 
 
 async def refresh_token(link: Link, received: Received) -> None:
@@ -172,5 +198,10 @@ HANDLERS: dict[str, Handler] = {
     "CHAT_CANCEL": cancel_stream,
     "CHAT_RESUME": resume_stream,
     "AUTH_REFRESH": refresh_token,
+    "SESSION_CREATE": create_session,
+    "SESSION_UPDATE": update_session,
+    "SESSION_DELETE": delete_session,
+    "SESSION_LIST": list_sessions,
+    "MESSAGE_READ": mark_read,
     "DISCONNECT": leave,
 }

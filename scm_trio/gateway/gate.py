@@ -8,8 +8,10 @@ from typing import Protocol
 import trio
 from attrs import frozen
 
+from scm_trio.chat.deliveries import Deliveries
 from scm_trio.chat.limits import UserRates
 from scm_trio.chat.service import ChatService
+from scm_trio.chat.sessions import Sessions
 from scm_trio.cluster.hub import Hub
 from scm_trio.config import WebSocket
 from scm_trio.metrics import Metrics
@@ -57,6 +59,8 @@ class Gate:
     """Built once by the composition root."""
 
     service: ChatService
+    sessions: Sessions
+    deliveries: Deliveries
     hub: Hub
     rates: UserRates
     metrics: Metrics

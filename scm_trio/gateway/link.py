@@ -8,10 +8,13 @@ from typing import Any
 import trio
 
 from scm_trio.chat.answer import Answer, Notice
-from scm_trio.errors import Disconnect, RequestFailed
+from scm_trio.chat.registry import session_key
+from scm_trio.cluster.hub import SessionEvent
+from scm_trio.errors import CloseCode, Disconnect, NotFound, RequestFailed
 from scm_trio.gateway.gate import Gate, Visit
+from scm_trio.gateway.outbox import Outbox
 from scm_trio.gateway.wire import Wire, text_frame
-from scm_trio.model import Session
+from scm_trio.model import Message, Session
 from scm_trio.protocol import frames
 from scm_trio.protocol.codec import encode, timestamp
 
@@ -31,6 +34,9 @@ class Viewer:
         asked: whether this connection asked for it; otherwise it is shown because the session is open here.
         cursor: index of the next delta to send, in the answer's beginning that ``rev`` counts.
         told: how many of the run's notices it was told; those from before it came do not concern it.
+        failure: why nothing more may be sent, once that is so, and
+        name: what the user called the session then.
+        scope: around everything that waits to send more.
         announce: how the next START is to be marked, when one is due: ``resumed``, ``reset`` or neither.
         over: set when nothing more will be sent, be it because of the END.
     """
@@ -44,6 +50,9 @@ class Viewer:
         self.cursor, self.rev = cursor, run.rev
         self.told = len(run.notices)
         self.announce: dict[str, bool] | None = announce
+        self.failure: RequestFailed | None = None
+        self.name: str | None = None
+        self.scope = trio.CancelScope()
         self.over = trio.Event()
 
     @property
@@ -80,6 +89,11 @@ class Viewer:
         self.cursor, self.rev, self.announce = cursor, self.run.rev, announce
         self.run.log.nudge()
 
+    def end(self, failure: RequestFailed, name: str) -> None:
+        """Send nothing more of it; the failure alone is told."""
+        self.failure, self.name = failure, name
+        self.scope.cancel()
+
 
 Stream = Callable[["Link", Viewer], Awaitable[None]]
 
@@ -94,6 +108,8 @@ class Link:
         nursery: holds the tasks of this connection; everything in it dies with the connection.
         viewers: the runs that are being sent, by their answers' ids.
         stream: the task that sends one of them.
+        outbox: what else it is told.
+        losses: how often its user lost a session; who looks up what he may see looks again when that has changed.
     """
 
     def __init__(self, gate: Gate, visit: Visit, wire: Wire, nursery: trio.Nursery, stream: Stream) -> None:
@@ -109,6 +125,8 @@ class Link:
         self.viewers: dict[str, Viewer] = {}
         self.wire = wire
         self.stream = stream
+        self.losses = 0
+        self.outbox = Outbox(nursery, wire.send, self.event_frame, self._given, self._fall_behind)
         self._open: dict[Hashable, None] = {}
 
     @property
@@ -127,16 +145,29 @@ class Link:
         self.viewers[viewer.run.key] = viewer
         self.nursery.start_soon(self.stream, self, viewer)
 
-    def show(self, answer: Answer, **announce: bool) -> None:
-        """Send an answer that it did not ask for, unless that is being done; ``announce`` marks its START."""
-        if answer.key not in self.viewers and len(self.viewers) - self.asked < MAX_UNASKED:
-            self.view(Viewer(answer, None, asked=False, **announce))
+    def shows(self, key: str) -> bool:
+        """Whether that answer is being sent."""
+        return key in self.viewers
 
-    def open_session(self, key: Hashable) -> None:
-        """Watch a session from now on, by one of its keys: the answers that are being given there, and all to come.
+    def show(self, answer: Answer, **announce: bool) -> bool:
+        """Send an answer that it did not ask for, unless that is being done; ``announce`` marks its START.
 
-        Whoever calls knows that the user may see it.
+        Returns:
+            Whether it is being sent: there may be too many.
         """
+        if answer.key not in self.viewers:
+            if len(self.viewers) - self.asked >= MAX_UNASKED:
+                return False
+            self.view(Viewer(answer, None, asked=False, **announce))
+        return True
+
+    def open_session(self, name: str) -> None:
+        """Watch a session from now on: the answers that are being given there, and all to come.
+
+        Whoever calls knows that the user may see what has that name for him: it is his own, whether it is there yet or
+        not, or the global id of one that he is a member of.
+        """
+        key = session_key(self.user_id, name)
         if key in self._open:
             return
         self._open[key] = None
@@ -157,6 +188,24 @@ class Link:
         self._open.pop(key, None)
         self.gate.hub.close(self, key)
 
+    def gain(self, global_id: str) -> None:
+        """The user has become a member of a session; it is opened if that is the one that this connection named."""
+        if global_id == self.session_id:
+            self.open_session(global_id)
+
+    def lose(self, global_id: str) -> None:
+        """The session is the user's no more: what has happened there and was not sent is not sent any more."""
+        self.losses += 1
+        self.outbox.drop(global_id)
+        self.close_session(global_id)
+
+    def cut_off(self, global_id: str) -> None:
+        """End the answers of a session that are being sent, with a word, here alone."""
+        for viewer in self.viewers.values():
+            session = viewer.run.session
+            if session is not None and session.global_id == global_id:
+                viewer.end(NotFound("no member any more"), self.name_of(session))
+
     def leave(self) -> None:
         """Be found by nobody any more."""
         for key in tuple(self._open):
@@ -165,7 +214,7 @@ class Link:
 
     def name_of(self, session: Session) -> str:
         """What this user calls a session: its owner has a name of his own for it."""
-        return session.session_id if session.owner_id == self.user_id else session.global_id
+        return session.name_for(self.user_id)
 
     def session_name(self, answer: Answer) -> str:
         """What this user calls the session that the answer is given in."""
@@ -186,8 +235,28 @@ class Link:
             self.reason = reason
         self.nursery.cancel_scope.cancel()
 
-    def frame(self, kind: str, data: Any, request_id: str | None = None, session_id: str | None = None) -> bytes:
-        """One message as a WebSocket frame; counted as sent."""
+    def tell(self, event: SessionEvent) -> None:
+        """Send it when its turn comes. Does not wait."""
+        self.outbox.put(event)
+
+    def event_frame(self, event: SessionEvent) -> bytes:
+        return self.frame(event.kind, event.data, event.request_id, event.name, event.user_id)
+
+    def _given(self, message: Message) -> None:
+        self.gate.deliveries.note(self.user_id, message)
+
+    def _fall_behind(self) -> None:
+        self.disconnect(Disconnect(CloseCode.SLOW, "SLOW"))
+
+    def frame(
+        self,
+        kind: str,
+        data: Any,
+        request_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> bytes:
+        """One message as a WebSocket frame; counted as sent. It is about this connection's user and session, unless told."""
         self.gate.metrics.message_out(kind)
         return text_frame(
             encode(
@@ -195,7 +264,7 @@ class Link:
                 data,
                 at=timestamp(self.gate.clock.now()),
                 session_id=session_id or self.session_id,
-                user_id=self.principal.user_id,
+                user_id=user_id or self.principal.user_id,
                 request_id=request_id,
             )
         )

@@ -243,13 +243,28 @@ def decode_server(text: str | bytes) -> Received:
     return _decode(text, messages.SERVER_TYPES)
 
 
-def _decode(text: str | bytes, types_by_name: Mapping[str, type]) -> Received:
+def decode_body(text: bytes, cls: type) -> Any:
+    """Read a JSON object that came by another way than a message: an instance of a class of ``messages.py``.
+
+    Raises:
+        BadJson: no JSON object.
+        InvalidMessage: ``field`` names the path, e.g. ``members[1].role``.
+    """
+    return _structure(_object_in(text), cls, "")
+
+
+def _object_in(text: str | bytes) -> dict[str, Any]:
     try:
-        envelope = orjson.loads(text)
+        value = orjson.loads(text)
     except orjson.JSONDecodeError as exc:
         raise BadJson(f"at character {exc.pos}", position=exc.pos) from None
-    if not isinstance(envelope, dict):
+    if not isinstance(value, dict):
         raise BadJson("not an object", position=0)
+    return value
+
+
+def _decode(text: str | bytes, types_by_name: Mapping[str, type]) -> Received:
+    envelope = _object_in(text)
     kind = envelope.get("type")
     if kind is None:
         raise InvalidMessage("missing", field="type", expected="missing")
@@ -290,6 +305,7 @@ def _structure(value: Any, cls: Any, root: str) -> Any:
         return _converter.structure(value, cls)
     except (BaseValidationError, _Wrong, ValueError, TypeError) as exc:
         path, cause = _innermost(exc, root)
+        path = path.removeprefix(".")
         expected = (
             cause.expected if isinstance(cause, _Wrong) else "missing" if isinstance(cause, KeyError) else "value"
         )

@@ -273,6 +273,16 @@ class SessionUpdate:
 
 
 @frozen
+class SessionPatch:
+    """``SessionUpdate`` over HTTP, where the path names the session."""
+
+    title: Text | None = None
+    archived: bool | None = None
+    system_prompt: Text | None = None
+    members: tuple[Member, ...] | None = None
+
+
+@frozen
 class SessionDelete:
     session_id: Id
 
@@ -286,6 +296,7 @@ class SessionDeleted:
 @frozen
 class SessionList:
     query: Text | None = None
+    archived: bool | None = None
     before: Text | None = None
     limit: Count | None = None
 
@@ -354,6 +365,15 @@ class StoredMessage:
     finish_reason: str | None = None
     usage: TokenUsage | None = None
     offline: bool | None = None
+    siblings: tuple[str, ...] | None = None
+
+
+@frozen
+class MessagePage:
+    """A piece of a session's history, as HTTP tells it; ``next`` is the cursor of what is older."""
+
+    items: tuple[StoredMessage, ...]
+    next: str | None
 
 
 # ---- over HTTP only

@@ -60,7 +60,8 @@ def message(
     return messages.StoredMessage(
         message_id=stored.message_id,
         session_id=session_id,
-        conversation_id=stored.conversation_id,
+        # A session's own conversation is kept under its global id: what its members call it is theirs to know.
+        conversation_id=session_id if stored.conversation_id == stored.session_id else stored.conversation_id,
         parent_message_id=stored.parent_id,
         role=cast(Literal["user", "assistant"], stored.role),  # no other is ever stored
         user_id=stored.user_id,

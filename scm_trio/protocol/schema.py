@@ -82,14 +82,15 @@ def document(direction: Direction) -> Schema:
     }
 
 
-def model_schemas(classes: Iterable[type], refer: str) -> dict[str, Schema]:
-    """The schemas of what the server sends, by the names of the classes: these, and those inside them.
+def model_schemas(classes: Iterable[type], refer: str, direction: Direction = "server") -> dict[str, Schema]:
+    """The schemas of what is sent, by the names of the classes: these, and those inside them.
 
     Args:
         classes: of ``messages.py``.
         refer: what stands before a name in a reference.
+        direction: who sends it.
     """
-    models = _Models(refer, strict=True)
+    models = _Models(refer, strict=direction == "server")
     for cls in classes:
         models.refer_to(cls)
     return dict(sorted(models.inner.items()))

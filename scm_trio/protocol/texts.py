@@ -69,6 +69,10 @@ _NOTICES: dict[str, tuple[str, str]] = {
         "{provider} 无法查看图片，只收到了图片的文件名",
         "{provider} cannot see pictures; it was told their names only",
     ),
+    "TOO_MANY_SESSIONS": (
+        "您的会话过多（最多 {limit} 个），请先删除一些",
+        "You have too many sessions (at most {limit}); delete some first",
+    ),
     "BINARY": ("只接受文本消息", "Only text messages are taken"),
     "NOT_UTF8": ("消息不是 UTF-8", "The message is not UTF-8"),
     "INVALID_MESSAGES": ("无效消息过多", "Too many invalid messages"),
@@ -104,6 +108,7 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "temperature": ("应为 0 到 2 的数字", "a number from 0 to 2 is expected"),
     "date": ("应为 ISO 日期，例如 2026-01-31", "an ISO date such as 2026-01-31 is expected"),
     "period": ("不能早于 from", "it must not be before from"),
+    "one_branch": ("leaf 与 through 只能填一个", "only one of leaf and through is expected"),
     "cursor": ("分页游标无效", "a cursor of this list is expected"),
     "owner": ("会话至少要有一名 owner", "a session needs at least one owner"),
     "once": ("每名成员只能出现一次", "each member may be named once"),

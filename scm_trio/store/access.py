@@ -10,9 +10,9 @@ import re
 from typing import Any
 
 from attrs import frozen
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, select
+from sqlalchemy import ColumnElement, Connection, Integer, Select, bindparam, case, func, literal, select
 
-from scm_trio.errors import Forbidden, NotFound
+from scm_trio.errors import Conflict, Forbidden, NotFound
 from scm_trio.model import MemberRole, Session
 from scm_trio.store.messages import ensure_session, session_from
 from scm_trio.store.prepared import Prepared
@@ -20,6 +20,9 @@ from scm_trio.store.schema import members, sessions
 
 ROLES: tuple[MemberRole, ...] = ("viewer", "member", "owner")
 """The one who may least comes first."""
+
+MAX_SESSIONS = 10_000
+"""Sessions that one user can own; of those that others own he may be a member besides."""
 
 _GLOBAL_ID = re.compile(r"s-[0-9a-f]{24}")
 
@@ -49,7 +52,7 @@ class Access:
     @property
     def name(self) -> str:
         """What the user calls the session."""
-        return called_by(self.session, self.user_id)
+        return self.session.name_for(self.user_id)
 
     def may(self, least: MemberRole) -> bool:
         return ROLES.index(self.role) >= ROLES.index(least)
@@ -62,11 +65,6 @@ class Access:
         """
         if not self.may(least):
             raise Forbidden(f"{self.role} of the session, {least} is needed")
-
-
-def called_by(session: Session, user_id: str) -> str:
-    """What a member calls the session: its name where that is his, else its global id."""
-    return session.session_id if session.owner_id == user_id else session.global_id
 
 
 def resolve(conn: Connection, user_id: str, reference: str) -> Access:
@@ -107,17 +105,35 @@ def enter(conn: Connection, user_id: str, reference: str, global_id_if_new: str,
 
     Raises:
         NotFound: the reference is a global id, and none of his.
+        Conflict: he has as many sessions as a user may have.
     """
     try:
         return resolve(conn, user_id, reference)
     except NotFound:
-        if _GLOBAL_ID.fullmatch(reference):
+        if is_global_id(reference):
             raise
+    check_room(conn, user_id)
     return Access(ensure_session(conn, user_id, reference, global_id_if_new, now), user_id, "owner")
 
 
-def name_for(user_id: str) -> ColumnElement[str]:
-    """As ``called_by``, for the sessions of a query."""
+def check_room(conn: Connection, user_id: str) -> None:
+    """Insist that a user may have one session more.
+
+    Raises:
+        Conflict: he owns ``MAX_SESSIONS``.
+    """
+    row = _OWNED.one(conn, {"user": user_id, "most": MAX_SESSIONS})
+    if row is not None and row[0] >= MAX_SESSIONS:
+        raise Conflict("too many sessions", notice="TOO_MANY_SESSIONS", limit=MAX_SESSIONS)
+
+
+def is_global_id(reference: str) -> bool:
+    """Whether this can only be the global id of a session."""
+    return _GLOBAL_ID.fullmatch(reference) is not None
+
+
+def name_for(user_id: str | ColumnElement[str]) -> ColumnElement[str]:
+    """As ``Access.name``, for the sessions of a query."""
     return case((sessions.c.owner_id == user_id, sessions.c.session_id), else_=sessions.c.global_id)
 
 
@@ -127,7 +143,13 @@ def _access(*which: ColumnElement[bool]) -> Select[Any]:
     return select(*columns).where(*which, *mine)
 
 
+def _owned() -> Select[Any]:
+    mine = select(literal(1).label("one")).where(sessions.c.owner_id == bindparam("user"))
+    return select(func.count()).select_from(mine.limit(bindparam("most", type_=Integer)).subquery())
+
+
 _BY_NAME = Prepared(
     lambda _: _access(sessions.c.owner_id == bindparam("user"), sessions.c.session_id == bindparam("reference"))
 )
 _BY_GLOBAL_ID = Prepared(lambda _: _access(sessions.c.global_id == bindparam("reference")))
+_OWNED = Prepared(lambda _: _owned())

@@ -24,6 +24,7 @@ __all__ = ["Database", "Offload", "in_thread", "inline", "open_database", "threa
 
 P = ParamSpec("P")
 T = TypeVar("T")
+E = TypeVar("E")
 Ts = TypeVarTuple("Ts")
 
 CLOSE_LIMIT_S = 10.0
@@ -92,7 +93,26 @@ class Database:
             StoreError: the writer is not running, or the database failed.
             Exception: whatever else ``fn`` raised.
         """
-        return await self._writer.submit(lambda connection: fn(connection, *args, **kwargs))
+        result: T = await self._writer.submit(lambda connection: fn(connection, *args, **kwargs))
+        return result
+
+    async def change(
+        self,
+        effect: Callable[[T], E],
+        fn: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> E:
+        """As ``write``, and what the change means for those who are connected happens with it.
+
+        ``effect`` is called with what ``fn`` returned, right after the commit and in the order of the commits, also
+        when the caller is cancelled meanwhile; it does not wait. So no task can see one change and miss an earlier one.
+
+        Returns:
+            What ``effect`` returned.
+        """
+        result: E = await self._writer.submit(lambda connection: fn(connection, *args, **kwargs), effect)
+        return result
 
     async def ping(self) -> None:
         """Ask the database for a sign of life.

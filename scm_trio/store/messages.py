@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 from sqlalchemy import Connection, Select, bindparam, insert, literal, select, update
 
 from scm_trio.model import Message, Session, Usage
@@ -92,10 +92,14 @@ def history(conn: Connection, session_global_id: str, before: int | None, limit:
     return [message_from(row) for row in reversed(rows)]
 
 
-def add_message(conn: Connection, message: Message) -> None:
-    """Store a message; its session and its parent are there already. The session counts as updated at that time."""
-    _ADD.run(conn, _values(message))
+def add_message(conn: Connection, message: Message) -> Message:
+    """Store a message and return it with its place; its session and its parent are there already.
+
+    The session counts as updated at that time.
+    """
+    row = _ADD.one(conn, _values(message))
     _TOUCH.run(conn, {"session": message.session_id, "now": message.created_at})
+    return evolve(message, sequence=row[0] if row else 0)
 
 
 def _values(message: Message) -> dict[str, Any]:
@@ -151,7 +155,7 @@ _SESSION = Prepared(
 _MESSAGE = Prepared(lambda _: select(*COLUMNS).where(messages.c.message_id == bindparam("id")))
 _BRANCH = Prepared(lambda _: _up_the_tree())
 _NEWEST = Prepared(lambda _: _newest())
-_ADD = Prepared(lambda _: insert(messages), tuple(column.name for column in COLUMNS))
+_ADD = Prepared(lambda _: insert(messages).returning(messages.c.sequence), tuple(column.name for column in COLUMNS))
 _TOUCH = Prepared(
     lambda _: (
         update(sessions)

@@ -96,7 +96,8 @@ class EndedRun:
 class RunRow:
     """A run as it is stored. ``content`` and ``reasoning`` are its last checkpoint and empty once it has ended.
 
-    ``existing`` is told by ``open_run``: the request was known, and nothing was inserted.
+    Told by ``open_run`` alone: ``existing``, the request was known, and nothing was inserted; ``question``, as it was
+    stored with the run.
     """
 
     run_id: str
@@ -118,6 +119,7 @@ class RunRow:
     started_at: float
     ended_at: float | None
     existing: bool = False
+    question: Message | None = field(default=None, eq=False)
 
 
 def open_run(conn: Connection, new: NewRun) -> RunRow:
@@ -128,9 +130,7 @@ def open_run(conn: Connection, new: NewRun) -> RunRow:
     if _OPEN.one(conn, values) is None:
         known = runs.c.user_id == new.user_id, runs.c.request_id == new.request_id
         return RunRow(**conn.execute(select(runs).where(*known)).mappings().one(), existing=True)
-    if question is not None:
-        add_message(conn, question)
-    return RunRow(**values)
+    return RunRow(**values, question=None if question is None else add_message(conn, question))
 
 
 def find_run(conn: Connection, message_id: str) -> RunRow | None:
@@ -158,9 +158,7 @@ def end_run(conn: Connection, ended: EndedRun) -> Message | None:
     row = _END.one(conn, {**ending, "state": ENDED, "content": "", "reasoning": ""})
     if row is None or not (ended.content or ended.finish_reason is not FinishReason.ERROR):
         return None
-    answer = _answer(row, ended)
-    add_message(conn, answer)
-    return answer
+    return add_message(conn, _answer(row, ended))
 
 
 def seal_interrupted(

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, case, insert, update
 
 from scm_trio.errors import InvalidMessage
 from scm_trio.model import Session
-from scm_trio.store.access import Access, called_by, resolve_for_change
-from scm_trio.store.members import Member, add_members, checked, members_of, set_members
-from scm_trio.store.messages import enter_owner
+from scm_trio.store.access import Access, check_room, resolve_for_change
+from scm_trio.store.members import Member, add_members, checked, member_ids, members_of, set_members
+from scm_trio.store.messages import enter_owner, find_session_by_global_id
 from scm_trio.store.removal import remove_session
 from scm_trio.store.schema import sessions
 from scm_trio.store.session_list import SessionView, view, views_of_members
@@ -43,10 +43,21 @@ class SessionChanges:
 
 @frozen
 class ChangedSession:
-    """After a change: how each member sees the session now, by user, and who is no member any more."""
+    """After a change.
+
+    Attributes:
+        before: the session as it was,
+        after: and as it is; it may have passed to another owner, and be called differently then.
+        views: how each member sees it now, by user.
+        added: who has become a member.
+        removed: who is no member any more.
+    """
 
     global_id: str
+    before: Session
+    after: Session
     views: Mapping[str, SessionView]
+    added: tuple[str, ...]
     removed: tuple[str, ...]
 
 
@@ -63,7 +74,9 @@ def create_session(conn: Connection, user_id: str, global_id: str, new: NewSessi
 
     Raises:
         InvalidMessage: a text or the list of members is too long, or a member is named twice.
+        Conflict: the user has as many sessions as one may have.
     """
+    check_room(conn, user_id)
     members = checked([*(each for each in new.members if each.user_id != user_id), Member(user_id, "owner")])
     session = Session(
         global_id,
@@ -97,12 +110,16 @@ def update_session(
     values = _values(changes)
     if values:
         access.demand("member")
+    had = set(member_ids(conn, access.global_id))
     removed = () if changes.members is None else set_members(conn, access, changes.members, now)
     if values or changes.members is not None:
         later = case((sessions.c.updated_at < now, now), else_=sessions.c.updated_at)
         mine = sessions.c.global_id == access.global_id
         conn.execute(update(sessions).where(mine).values(updated_at=later, **values))
-    return ChangedSession(access.global_id, views_of_members(conn, access.global_id), removed)
+    views = views_of_members(conn, access.global_id)
+    after = find_session_by_global_id(conn, access.global_id) or access.session
+    added = tuple(user for user in views if user not in had)
+    return ChangedSession(access.global_id, access.session, after, views, added, removed)
 
 
 def delete_session(conn: Connection, user_id: str, reference: str) -> DeletedSession:
@@ -116,7 +133,7 @@ def delete_session(conn: Connection, user_id: str, reference: str) -> DeletedSes
     access.demand("owner")
     people = members_of(conn, [access.global_id])[access.global_id]
     remove_session(conn, access.global_id)
-    return DeletedSession(access.global_id, {each.user_id: called_by(access.session, each.user_id) for each in people})
+    return DeletedSession(access.global_id, {each.user_id: access.session.name_for(each.user_id) for each in people})
 
 
 def set_title_if_absent(conn: Connection, global_id: str, title: str) -> bool:

@@ -6,11 +6,13 @@ His own questions are read by him. Answers are not, also when he asked: he may h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import frozen
-from sqlalchemy import ColumnElement, Connection, Select, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, bindparam, func, literal, or_, select
 
 from scm_trio.store.access import name_for
+from scm_trio.store.prepared import Prepared
 from scm_trio.store.schema import members, messages, sessions
 
 MAX_UNREAD = 1000
@@ -46,13 +48,9 @@ def unread_by_member(conn: Connection, global_id: str) -> dict[str, int]:
 
 def unread(conn: Connection, user_id: str) -> list[Unread]:
     """Every session of the user that has unread messages, the one updated last first; at most ``MAX_SESSIONS``."""
-    newest = select(sessions.c.global_id).join(members, members.c.session_id == sessions.c.global_id)
-    newest = newest.where(members.c.user_id == user_id).order_by(sessions.c.updated_at.desc()).limit(MAX_SESSIONS)
-    counted = _counted().where(members.c.user_id == user_id, members.c.session_id.in_(newest)).subquery()
-    columns = (name_for(user_id), sessions.c.global_id, counted.c.unread)
-    query = select(*columns).join(counted, counted.c.session_id == sessions.c.global_id)
+    rows = _UNREAD.run(conn, {"user": user_id, "sessions": MAX_SESSIONS}).fetchall()
     # Those without any are left out here, because SQLite would count twice to do it.
-    return [Unread(*row) for row in conn.execute(query.order_by(sessions.c.updated_at.desc())) if row.unread]
+    return [Unread(*row) for row in rows if row[-1]]
 
 
 def _counted() -> Select[str, str, int]:
@@ -64,3 +62,18 @@ def _counted() -> Select[str, str, int]:
     some = new.correlate(members).limit(MAX_UNREAD).subquery()
     count = select(func.count()).select_from(some).scalar_subquery()
     return select(members.c.session_id, members.c.user_id, count.label("unread"))
+
+
+def _unread() -> Select[Any]:
+    user = bindparam("user", type_=Text)
+    newest = select(sessions.c.global_id).join(members, members.c.session_id == sessions.c.global_id)
+    newest = newest.where(members.c.user_id == user).order_by(sessions.c.updated_at.desc())
+    newest = newest.limit(bindparam("sessions", type_=Integer))
+    counted = _counted().where(members.c.user_id == user, members.c.session_id.in_(newest)).subquery()
+    columns = (name_for(user), sessions.c.global_id, counted.c.unread)
+    query = select(*columns).join(counted, counted.c.session_id == sessions.c.global_id)
+    return query.order_by(sessions.c.updated_at.desc())
+
+
+# Every connection that opens asks.
+_UNREAD = Prepared(lambda _: _unread())

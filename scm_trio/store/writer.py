@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 import trio
 from attrs import define, field
-from outcome import Error, Outcome, capture
+from outcome import Error, Outcome, Value, capture
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,7 +23,6 @@ from scm_trio.store.failures import Deadlocked, described, translated
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
 Work = Callable[[Connection], object]
 Offload = Callable[..., Awaitable[Any]]
 """``await offload(fn, *args)`` runs a blocking function and returns its result.
@@ -40,14 +39,24 @@ MAX_TRIES = 5
 FLUSH_LIMIT_S = 10.0
 
 
+Effect = Callable[[Any], object]
+"""Called with a write's result right after its commit, in the order of the commits. Does not wait."""
+
+
 @define(eq=False)
 class _Job:
     work: Work
     tries: int = 0
+    effect: Effect | None = None
     done: trio.Event = field(factory=trio.Event)
     outcome: Outcome[Any] = field(factory=lambda: Error(StoreError("the store was closed before the write")))
 
     def settle(self, outcome: Outcome[Any]) -> None:
+        if self.effect is not None and isinstance(outcome, Value):
+            outcome = capture(self.effect, outcome.value)
+            if isinstance(outcome, Error):
+                # Whoever waits is told, but may be gone; the writer has to go on.
+                log.error("effect of a write broke", exc_info=outcome.error)
         self.outcome = outcome
         self.done.set()
 
@@ -62,24 +71,27 @@ class Writer:
         self._arrival = trio.Event()
         self._running = False
 
-    async def submit(self, work: Callable[[Connection], T]) -> T:
+    async def submit(self, work: Callable[[Connection], Any], effect: Effect | None = None) -> Any:
         """Have ``work`` run in the next transaction and return its result once that is committed.
 
-        Cancelling the caller gives up the answer only: the write may still be committed.
+        Cancelling the caller gives up the answer only: the write may still be committed, and has its effect then.
+
+        Args:
+            work: what to do.
+            effect: called with its result, right after the commit; what it returns is returned instead.
 
         Raises:
             StoreError: the writer is not running, the statement failed or the commit did.
-            Exception: whatever else ``work`` raised; its changes are undone.
+            Exception: whatever else ``work`` raised; its changes are undone. Or what ``effect`` raised.
         """
         if not self._running:
             raise StoreError("the store's writer is not running")
-        job = _Job(work)
+        job = _Job(work, effect=effect)
         self._queue.append(job)
         self._arrival.set()
         await job.done.wait()
         with translated():
-            result: T = job.outcome.unwrap()
-        return result
+            return job.outcome.unwrap()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit batches until cancelled, then what is still queued, for at most ``FLUSH_LIMIT_S``.

@@ -15,10 +15,12 @@ from scm_trio.web.errors import on_bug, on_http_exception, on_request_failed, on
 from scm_trio.web.export.routes import ExportRoutes
 from scm_trio.web.files import FileRoutes
 from scm_trio.web.headers import DefaultHeaders
+from scm_trio.web.messages import MessageRoutes
 from scm_trio.web.models import ModelRoutes
 from scm_trio.web.openapi import Answer, Handler, Operation, document
 from scm_trio.web.page import PageRoutes
 from scm_trio.web.services import WebServices
+from scm_trio.web.sessions import SessionRoutes
 from scm_trio.web.status import StatusRoutes
 from scm_trio.web.tokens import TokenRoutes
 from scm_trio.web.usage import UsageRoutes
@@ -32,6 +34,8 @@ def operations(services: WebServices) -> list[Operation]:
         *TokenRoutes(services).operations(),
         *ModelRoutes(services).operations(),
         *UsageRoutes(services).operations(),
+        *SessionRoutes(services).operations(),
+        *MessageRoutes(services).operations(),
         *ExportRoutes(services).operations(),
         *FileRoutes(services).operations(),
         *ChatPathRoutes(services).operations(),

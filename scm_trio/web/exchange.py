@@ -21,6 +21,7 @@ from scm_trio.web.wire import HttpInfo, Malformed, PeerGone, Wire
 log = structlog.get_logger(__name__)
 
 _KNOWN_STATUSES = frozenset(HTTPStatus)
+_SLASH = re.compile("%2f", re.IGNORECASE)
 _AUTHORITY = re.compile(rb"^(?:[^/?]*://)?[^/?]*")
 
 
@@ -92,7 +93,8 @@ class Exchange:
             "http_version": self.request.http_version.decode("ascii"),
             "method": self.request.method.decode("ascii"),
             "scheme": self.info.scheme,
-            "path": unquote(raw_path.decode("ascii")),
+            # An escaped slash is part of a name, and no border between two: what wants the name reads ``raw_path``.
+            "path": unquote(_SLASH.sub("%252F", raw_path.decode("ascii"))),
             "raw_path": raw_path,
             "query_string": query,
             "root_path": "",

@@ -27,6 +27,7 @@ ERROR: Schema = {"$ref": "#/components/schemas/Error"}
 ID: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
 
 _COMPONENTS = "#/components/schemas/"
+_BODIES = _COMPONENTS + "client."
 _REFUSALS = {401: "The token is missing, invalid or expired", 403: "The caller may not do this"}
 _CHALLENGE = {"WWW-Authenticate": "How a token has to come"}
 _TOKENS: dict[str, Schema] = {
@@ -60,8 +61,24 @@ def model(cls: type) -> Schema:
     return {"$ref": _COMPONENTS + cls.__name__}
 
 
-MODELS = (messages.FileInfo, messages.Conversation)
-"""Classes of ``protocol/messages.py`` that routes speak of; those inside them come along."""
+MODELS = (
+    messages.FileInfo,
+    messages.Conversation,
+    messages.SessionInfo,
+    messages.SessionDeleted,
+    messages.SessionPage,
+    messages.MessagePage,
+)
+"""Classes of ``protocol/messages.py`` that routes answer with; those inside them come along."""
+
+
+def accepted(cls: type) -> Schema:
+    """Return a reference to the schema of one of the wire's classes as a client may send it, listed in ``BODIES``."""
+    return {"$ref": _BODIES + cls.__name__}
+
+
+BODIES = (messages.SessionCreate, messages.SessionPatch)
+"""Classes of ``protocol/messages.py`` that routes take; those inside them come along."""
 
 
 @frozen
@@ -119,7 +136,8 @@ class Operation:
     Attributes:
         answers: every status that the handler itself may give.
         access: what the handler asks for; the refusals that follow from it need no ``answers``.
-        form: the fields of the form that it takes.
+        form: the fields of the form that it takes, or
+        body: the JSON.
         tokens: names of the ways in which a token may come, where the route has its own.
     """
 
@@ -131,6 +149,7 @@ class Operation:
     access: Literal["public", "user", "admin"] = "public"
     parameters: tuple[Parameter, ...] = ()
     form: Schema | None = None
+    body: Schema | None = None
     tokens: tuple[str, ...] = ()
 
     def describe(self) -> Schema:
@@ -142,12 +161,13 @@ class Operation:
         if any(answer.schema is ERROR for answer in answers.values()):
             parameters.append({"$ref": "#/components/parameters/lang"})
         tokens = self.tokens or (() if self.access == "public" else ("bearer",))
-        body = {"required": True, "content": {"multipart/form-data": {"schema": self.form}}}
+        taken = {"multipart/form-data": self.form, "application/json": self.body}
+        content = {media_type: {"schema": schema} for media_type, schema in taken.items() if schema is not None}
         return {
             "summary": self.summary,
             "operationId": self.handler.__name__,
             **({"parameters": parameters} if parameters else {}),
-            **({"requestBody": body} if self.form else {}),
+            **({"requestBody": {"required": True, "content": content}} if content else {}),
             "responses": {str(status): answer.describe() for status, answer in sorted(answers.items())},
             "security": [{token: []} for token in tokens],
         }
@@ -171,7 +191,11 @@ def document(operations: Sequence[Operation]) -> Schema:
         },
         "paths": paths,
         "components": {
-            "schemas": {"Error": error, **model_schemas(MODELS, _COMPONENTS)},
+            "schemas": {
+                "Error": error,
+                **model_schemas(MODELS, _COMPONENTS),
+                **{f"client.{name}": each for name, each in model_schemas(BODIES, _BODIES, "client").items()},
+            },
             "parameters": {"lang": Parameter("lang", "Language of sentences: en; anything else is zh").describe()},
             "securitySchemes": {name: scheme for name, scheme in _TOKENS.items() if name in used},
         },

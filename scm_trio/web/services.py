@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from math import ceil
 from typing import Protocol
+from urllib.parse import unquote
 
 from attrs import frozen
 from starlette.requests import Request
@@ -11,9 +13,11 @@ from starlette.requests import Request
 from scm_trio.auth import pick_token
 from scm_trio.chat.conversations import Conversations
 from scm_trio.chat.files import Files
+from scm_trio.chat.history import History
 from scm_trio.chat.offer import OnOffer
 from scm_trio.chat.quota import Standing
-from scm_trio.errors import Forbidden, NotFound
+from scm_trio.chat.sessions import Sessions
+from scm_trio.errors import Forbidden, NotFound, RateLimited
 from scm_trio.metrics import Metrics
 from scm_trio.model import Principal
 from scm_trio.protocol.codec import is_id
@@ -40,6 +44,9 @@ class Authenticator(Protocol):
         """Return a new token."""
 
 
+_ID_PART = len(["", "scm", "ai", "things", "{id}"]) - 1
+
+
 async def _unlimited(_user_id: str) -> Standing | None:
     return None
 
@@ -56,7 +63,10 @@ class WebServices:
         quota: what a user is limited to today, None where that is nothing.
         usage: what a user spent between two times (None: by default) by day, or attempt by attempt up to a number.
         files: what users uploaded.
-        conversations: what was said.
+        conversations: what was said, to be exported.
+        sessions: where it was said.
+        history: what was said, in pages.
+        charge: counts a request of a user; the seconds until he may ask again, where that was too much.
         offload: carries work that would hold up everybody else.
         now: wall clock, seconds since the epoch.
         token_ttl_s: how long a refreshed token lives.
@@ -73,6 +83,9 @@ class WebServices:
     usage: Callable[[str, float | None, float | None, int | None], Awaitable[Sequence[UsageDay] | Sequence[AttemptRow]]]
     files: Files
     conversations: Conversations
+    sessions: Sessions
+    history: History
+    charge: Callable[[str], float | None]
     offload: Offload
     now: Callable[[], float]
     quota: Callable[[str], Awaitable[Standing | None]] = _unlimited
@@ -90,6 +103,19 @@ class WebServices:
         headers = {"authorization": request.headers.getlist("authorization")}
         return await self.authenticator.verify(pick_token(headers, (), {}, query_allowed=False).token)
 
+    async def counted_user(self, request: Request) -> Principal:
+        """As ``user``, and the request counts for his rate, together with what he sends over WebSockets.
+
+        Raises:
+            RateLimited: he asks too often.
+            Unauthorized, TokenExpired: as for ``user``.
+        """
+        principal = await self.user(request)
+        wait_s = self.charge(principal.user_id)
+        if wait_s is not None:
+            raise RateLimited(retry_after_s=wait_s, seconds=max(1, ceil(wait_s)))
+        return principal
+
     async def admin(self, request: Request) -> Principal:
         """Return who asks, if that is an administrator.
 
@@ -104,12 +130,13 @@ class WebServices:
 
 
 def path_id(request: Request) -> str:
-    """The ``{id}`` of the request's path.
+    """The ``{id}`` of the request's path, which is the part after the third slash's; it may hold slashes, escaped.
 
     Raises:
         NotFound: nothing can have such an id.
     """
-    found: str = request.path_params["id"]
+    raw_path: bytes = request.scope["raw_path"]
+    found = unquote(raw_path.split(b"/")[_ID_PART].decode("ascii"))
     if not is_id(found):
         raise NotFound("no id")
     return found

@@ -14,7 +14,7 @@ from scm_trio.chat.plan import Opened
 from scm_trio.chat.run import Deadlines, Plan, Question, Run
 from scm_trio.chat.service import Asker, ChatService, Rules
 from scm_trio.errors import NotFound
-from scm_trio.model import AnswerInfo, Ending, Message, Prompt, Session, Turn, Usage
+from scm_trio.model import AnswerInfo, Ending, MemberRole, Message, Prompt, Session, Turn, Usage
 from scm_trio.protocol.messages import ChatRequest
 
 PROMPT = Prompt(model="scripted-1", turns=(Turn("user", "Hello"),))
@@ -33,6 +33,7 @@ class FakeJournal:
         self.checkpoints: list[tuple[float, str]] = []
         self.ended: list[tuple[str, Ending]] = []
         self.attempts: list[tuple[int, str, str, str | None]] = []
+        self.roles: dict[str, MemberRole] = {"user001": "owner"}
 
     async def open(self, run: Run) -> Opened | StoredAnswer:
         await trio.sleep(self.open_s)
@@ -40,8 +41,14 @@ class FakeJournal:
             raise self.fail_open
         self.opened.append(run.plan.question.text)
         if isinstance(self.answer, StoredAnswer):
-            return self.answer
-        return Opened(self.answer, SESSION, run.info.user_message_id)
+            return run.accept(self.answer)
+        return run.accept(Opened(self.answer, SESSION, run.info.user_message_id, run.plan, members=("user001",)))
+
+    async def role(self, user_id: str, global_id: str) -> MemberRole:
+        await trio.lowlevel.checkpoint()
+        if user_id not in self.roles:
+            raise NotFound("no such session")
+        return self.roles[user_id]
 
     async def knows(self, user_id: str, request_id: str) -> bool:
         await trio.lowlevel.checkpoint()
@@ -72,7 +79,7 @@ class FakeJournal:
         if self.fail_end is not None:
             raise self.fail_end
         self.ended.append((run.log.content, ending))
-        return None
+        return run.keep(None)
 
 
 class FakeObserver:
@@ -126,7 +133,8 @@ class Stage:
     def start(self, provider: Any, **changes: Any) -> Run:
         run = Run(plan(**changes), provider, self.journal, self.observer)
         self.started.append(run)
-        self.nursery.start_soon(run.task, self.begun.append, self.done.append)
+        run.on_begun = lambda begun, _: self.begun.append(begun)
+        self.nursery.start_soon(run.task, self.done.append)
         return run
 
     def service(self, providers: Mapping[str, Any], rules: Rules | None = None) -> ChatService:

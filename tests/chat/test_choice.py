@@ -3,11 +3,12 @@
 import pytest
 from sqlalchemy import text
 
-from scm_trio.chat.choice import choose
+from scm_trio.chat.choice import choose, choose_for
 from scm_trio.config import Ai, Alias, Price
 from scm_trio.config import Provider as ProviderSettings
 from scm_trio.errors import ModelUnknown, ProviderUnknown
-from scm_trio.model import Finish, FinishReason, Usage
+from scm_trio.model import Finish, FinishReason, Session, Usage
+from scm_trio.protocol.messages import ChatRequest
 from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.scripted import Batch, Scripted
 from scm_trio.testing import open_server, quiet_config
@@ -150,3 +151,48 @@ async def test_a_request_that_gives_an_alias_to_another_provider_is_refused(auto
     assert (error["error"]["code"], error["error"]["field"]) == ("MODEL_UNKNOWN", "data.model")
     assert "fast" in error["data"]
     assert big.prompts == []
+
+
+# ---- sessions with defaults of their own
+
+
+def chosen_in(session, ai=None, **asked):
+    """Who answers in that session: by the request alone, and in the end."""
+    (provider, model), chosen = choose_for(PROVIDERS, ai or Ai(), ChatRequest("Hi", **asked))
+    there = chosen(Session("g1", "s1", "ann", **session))
+    return (provider.name, model), None if there is None else (there[0].name, there[1])
+
+
+@pytest.mark.parametrize(
+    ("session", "asked", "expected"),
+    [
+        ({}, {}, None),
+        ({}, {"model": "f-2"}, None),
+        ({"provider": "second"}, {}, ("second", "s-1")),
+        ({"provider": "second", "model": "listed"}, {}, ("second", "listed")),
+        ({"model": "f-2"}, {}, ("first", "f-2")),
+        ({"provider": "second", "model": "listed"}, {"model": "s-1"}, ("second", "s-1")),
+        ({"provider": "second", "model": "listed"}, {"provider": "second"}, ("second", "listed")),
+        ({"provider": "second", "model": "listed"}, {"provider": "first"}, ("first", "f-1")),
+        ({"model": "f-2"}, {"provider": "first"}, ("first", "f-1")),
+        ({"provider": "second"}, {"provider": "first", "model": "f-2"}, None),
+        ({"provider": "gone"}, {}, None),
+        ({"provider": "second", "model": "gone"}, {}, None),
+    ],
+)
+def test_a_session_decides_what_a_request_leaves_open(session, asked, expected):
+    assert chosen_in(session, **asked)[1] == expected
+
+
+def test_a_model_that_only_the_sessions_provider_offers_is_taken_there_and_refused_elsewhere():
+    assert chosen_in({"provider": "second"}, model="s-1") == (("first", "f-1"), ("second", "s-1"))
+    for session in ({}, {"provider": "first"}, {"provider": "gone"}):
+        with pytest.raises(ModelUnknown) as caught:
+            chosen_in(session, model="s-1")
+        assert caught.value.params["model"] == "s-1"
+    with pytest.raises(ModelUnknown):
+        chosen_in({"provider": "second"}, provider="first", model="s-1")
+
+
+def test_an_alias_may_be_a_sessions_model():
+    assert chosen_in({"model": "fast"}, Ai(aliases=ALIASES))[1] == ("second", "s-1")

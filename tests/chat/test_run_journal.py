@@ -4,12 +4,13 @@ import pytest
 import trio
 
 from scm_trio.chat.answer import StoredAnswer
+from scm_trio.chat.plan import Opened
 from scm_trio.chat.run import STORE_LIMIT_S
 from scm_trio.errors import Conflict, NotFound, StoreError
 from scm_trio.model import AnswerInfo, Ending, FinishReason, Usage
 from scm_trio.providers.scripted import Pause, Scripted, Stall
 
-from .building import Stage, watch
+from .building import PROMPT, SESSION, Stage, watch
 
 
 async def test_the_text_so_far_is_made_durable_each_second(stage, autojump_clock):
@@ -46,6 +47,15 @@ async def test_a_run_that_cannot_be_stored_is_refused_and_never_asked(stage, aut
     assert run.refusal.code == "INTERNAL"
     assert not run.is_live
     assert provider.prompts == []
+
+
+async def test_a_question_that_is_stored_after_its_request_was_refused_begins_nothing(stage, autojump_clock):
+    stage.journal.open_s = 10 * STORE_LIMIT_S
+    run = stage.start(Scripted(["a"]))
+    await run.opened.wait()
+    assert run.refusal.code == "SERVER_BUSY"
+    run.accept(Opened(PROMPT, SESSION, "msg-q", run.plan))
+    assert (stage.begun, run.session) == ([], None)
 
 
 async def test_a_request_that_the_journal_refuses_is_refused_with_its_reason(stage, autojump_clock):
@@ -88,7 +98,7 @@ async def test_an_answer_is_stored_before_its_end_is_told(stage, autojump_clock)
 async def test_a_known_request_is_answered_from_the_journal(stage, autojump_clock):
     info = AnswerInfo("msg-old", "msg-asked", "r1", "old-model", "old-provider")
     ending = Ending(FinishReason.LENGTH, Usage(1, 2), 3.0)
-    stage.journal.answer = StoredAnswer(info, "session001", True, "whole", "thought", ending, 2)
+    stage.journal.answer = StoredAnswer(info, "user001", SESSION, True, "whole", "thought", ending, 2)
     provider = Scripted(["never"])
     run = stage.start(provider)
     assert await watch(run) == "whole"

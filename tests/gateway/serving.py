@@ -126,14 +126,27 @@ async def exchange(server: Server, request: bytes) -> Answer:
     return Answer(int(first.split()[1]), headers, orjson.loads(body) if body else None)
 
 
-async def ask(peer: Peer, message: str = "Hi", request_id: str | None = "r1", **data: Any) -> None:
-    await peer.send("CHAT_REQUEST", {"message": message, **data}, request_id=request_id)
+async def ask(
+    peer: Peer, message: str = "Hi", request_id: str | None = "r1", *, session_id: str | None = None, **data: Any
+) -> None:
+    envelope = {} if session_id is None else {"sessionId": session_id}
+    await peer.send("CHAT_REQUEST", {"message": message, **data}, request_id=request_id, **envelope)
 
 
-async def answer(peer: Peer, *args: Any, **data: Any) -> list[dict[str, Any]]:
-    """Ask, and read up to the answer's END."""
-    await ask(peer, *args, **data)
-    return await peer.until("CHAT_STREAM_END", "ERROR")
+async def answer(peer: Peer, message: str = "Hi", request_id: str | None = "r1", **data: Any) -> list[dict[str, Any]]:
+    """Ask, and read up to the answer's END; what is pushed meanwhile does not count."""
+    await ask(peer, message, request_id, **data)
+    return await replies(peer, request_id, "CHAT_STREAM_END", "ERROR")
+
+
+async def replies(peer: Peer, request_id: str | None, *kinds: str) -> list[dict[str, Any]]:
+    """Everything that answers this request, up to the first of these types."""
+    found: list[dict[str, Any]] = []
+    while not found or found[-1]["type"] not in kinds:
+        message = await peer.receive()
+        if message.get("requestId") == request_id:
+            found.append(message)
+    return found
 
 
 def said(messages: list[dict[str, Any]]) -> str:

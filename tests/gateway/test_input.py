@@ -48,7 +48,7 @@ from .serving import ask, ended, frame, parse_frames, read_all, serving, text, u
         ('{"type": "CHAT_CANCEL", "data": {}}', "INVALID_MESSAGE", "data.requestId"),
         ('{"type": "CHAT_CANCEL", "data": {"requestId": "no"}}', "NOT_FOUND", None),
         ('{"type": "CHAT_RESUME", "data": {"messageId": "no"}}', "NOT_FOUND", None),
-        ('{"type": "SESSION_LIST"}', "UNKNOWN_TYPE", "type"),
+        ('{"type": "SESSION_LIST", "data": {"before": "no"}}', "INVALID_MESSAGE", "data.before"),
         ('{"type": "TYPING_START"}', "UNKNOWN_TYPE", "type"),
     ],
 )
@@ -76,9 +76,9 @@ async def test_an_error_echoes_the_request_id_of_a_message_that_could_not_be_rea
 
 async def test_a_type_that_is_not_served_yet_is_said_to_be_so(autojump_clock):
     async with serving() as server, server.peer(query="&lang=en") as peer:
-        await peer.send("SESSION_LIST", request_id="s1")
+        await peer.send("TYPING_START", request_id="s1")
         error = await peer.receive()
-    assert error["data"] == "This server does not support SESSION_LIST yet"
+    assert error["data"] == "This server does not support TYPING_START yet"
     assert error["requestId"] == "s1"
 
 

@@ -97,7 +97,7 @@ async def test_types_that_are_not_served_are_counted_too(autojump_clock):
     async with serving(config=THREE) as server, server.peer() as peer:
         codes = []
         for _ in range(4):
-            await peer.send("SESSION_LIST")
+            await peer.send("TYPING_START")
             codes.append((await peer.receive())["error"]["code"])
     assert codes == ["UNKNOWN_TYPE"] * 3 + ["RATE_LIMITED"]
 

@@ -12,7 +12,7 @@ from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.scripted import Batch, Fail, Pause, Scripted, Stall
 from scm_trio.testing import Split, open_server
 
-from .serving import ask, check_contiguous, kinds, said
+from .serving import ask, check_contiguous, kinds, replies, said
 
 CUT = ProviderUnavailable("cut")
 ELSEWHERE = "session002"  # where nothing is shown unasked
@@ -127,7 +127,7 @@ async def test_a_place_in_what_was_forgotten_is_reset(autojump_clock, rev):
         message_id = (await peer.until("CHAT_STREAM_START"))[-1]["data"]["messageId"]
         await trio.sleep(5.5)
         await other.send("CHAT_RESUME", {"messageId": message_id, "rev": rev, "fromIndex": 2})
-        messages = await other.until("CHAT_STREAM_END")
+        messages = await replies(other, "r1", "CHAT_STREAM_END")
     start = messages[0]["data"]
     assert (start["rev"], start["reset"], start["resumed"]) == (1, rev == 0, rev == 1)
     assert said(messages) == ("xyz!" if rev == 0 else "z!")

@@ -57,17 +57,26 @@ async def test_a_request_in_a_session_opens_it(autojump_clock):
         assert {each[-1]["data"]["requestId"] for each in starts} == {"r1", "r2"}
 
 
-async def test_nobody_else_sees_anything(autojump_clock):
-    async with (
-        serving("a") as server,
-        server.peer() as peer,
-        server.peer(session_id="session002") as same_user,
-        server.peer("user002") as same_name,
-    ):
+async def test_the_same_name_of_another_user_is_another_session(autojump_clock):
+    async with serving("a") as server, server.peer() as peer, server.peer("user002") as same_name:
         await answer(peer)
-        for other in (same_user, same_name):
-            await other.send("HEARTBEAT")
-            assert (await other.receive())["type"] == "HEARTBEAT"
+        await same_name.send("HEARTBEAT")
+        assert (await same_name.receive())["type"] == "HEARTBEAT"
+
+
+async def test_ones_other_connections_are_told_what_was_asked_and_answered(autojump_clock):
+    async with serving("a", Pause(1), "b") as server, server.peer() as phone, server.peer(session_id="s2") as desk:
+        start = (await answer(phone, "What?"))[0]["data"]
+        created, asked, answered = [await desk.receive() for _ in range(3)]
+        await desk.send("HEARTBEAT")
+        assert (await desk.receive())["type"] == "HEARTBEAT"
+    assert (created["type"], created["data"]["sessionId"]) == ("SESSION_CREATE", "session001")
+    assert [each["type"] for each in (asked, answered)] == ["CHAT_MESSAGE"] * 2
+    assert (asked["data"]["content"], asked["data"]["status"]) == ("What?", "read")
+    assert (answered["data"]["content"], answered["data"]["status"]) == ("ab", "delivered")
+    assert answered["data"]["messageId"] == start["messageId"]
+    assert {each["sessionId"] for each in (created, asked, answered)} == {"session001"}
+    assert not any("requestId" in each for each in (created, asked, answered))
 
 
 async def test_an_answer_can_be_stopped_from_any_of_them(autojump_clock):
@@ -180,8 +189,9 @@ async def test_a_connection_watches_only_so_many_sessions(autojump_clock, monkey
             await desk.send("CHAT_REQUEST", {"message": "Hi"}, sessionId=name)
             await desk.until("CHAT_STREAM_END")
         await answer(phone)
-        await desk.send("HEARTBEAT")
-        assert (await desk.receive())["type"] == "HEARTBEAT"
+        seen = [(await desk.receive())["type"] for _ in range(3)]
+    # The one opened first was left: it is told what happens there, and shown nothing.
+    assert seen == ["SESSION_CREATE", "CHAT_MESSAGE", "CHAT_MESSAGE"]
 
 
 async def test_nothing_is_left_of_a_connection_in_the_hub(autojump_clock):

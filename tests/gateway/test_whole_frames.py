@@ -19,6 +19,7 @@ from scm_trio.gateway.gate import Clock, Gate, Tokens
 from scm_trio.model import Principal
 from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.scripted import Fail, Pause, Scripted
+from scm_trio.store.deliveries import Arrival
 from scm_trio.testing import Split, cancel_at_every_step
 from tests.chat.building import FakeJournal
 
@@ -51,6 +52,17 @@ class Believing:
         raise NotImplementedError
 
 
+class NobodyWasAway:
+    """Deliveries that have nothing to deliver."""
+
+    async def arrive(self, user_id, reference, global_ids):
+        await trio.lowlevel.checkpoint()
+        return Arrival()
+
+    def note(self, user_id, message):
+        raise NotImplementedError
+
+
 class Silent:
     def __getattr__(self, name):
         return lambda *args, **kwargs: None
@@ -62,6 +74,8 @@ def light_gate(runs: trio.Nursery, provider: Scripted) -> Gate:
     new_id = lambda: f"{next(ids):04d}"
     return Gate(
         service=ChatService({"openai": provider}, FakeJournal(), Silent(), Rules(), new_id),
+        sessions=Silent(),
+        deliveries=NobodyWasAway(),
         hub=Hub(max_connections=10, max_connections_per_user=10),
         rates=UserRates(0),
         metrics=Silent(),

@@ -40,6 +40,7 @@ GIVEN = {
     "FILE_TOO_LARGE": {"limit"},
     "FILE_QUOTA": {"limit"},
     "TOO_MANY_UPLOADS": {"limit"},
+    "TOO_MANY_SESSIONS": {"limit"},
 }
 
 

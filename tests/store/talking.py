@@ -3,7 +3,8 @@
 from sqlalchemy import func, select
 
 from scm_trio.model import File, FinishReason, Message, Usage
-from scm_trio.store import files, messages, runs
+from scm_trio.store import files, messages, runs, schema
+from scm_trio.store.deliveries import mark_given, waiting_for
 from scm_trio.store.members import Member
 from scm_trio.store.sessions import NewSession, create_session
 
@@ -69,3 +70,22 @@ def bring_file(conn, file_id, user="ann"):
 
 def count_rows(conn, table):
     return conn.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def sequence_of(conn, message_id):
+    return conn.execute(
+        select(schema.messages.c.sequence).where(schema.messages.c.message_id == message_id)
+    ).scalar_one()
+
+
+def waiting(conn, user):
+    """The ids of what the user was not given yet, in order."""
+    return [each.message.message_id for each in waiting_for(conn, user, 0, 100)]
+
+
+def give_all(conn, user):
+    """Mark everything that waits for the user as given; returns it."""
+    found = waiting_for(conn, user, 0, 1000)
+    for each in found:
+        mark_given(conn, {(user, each.message.session_id): [each.message.sequence]})
+    return found

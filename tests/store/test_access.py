@@ -1,6 +1,6 @@
 import pytest
 
-from scm_trio.errors import Forbidden, NotFound
+from scm_trio.errors import Conflict, Forbidden, NotFound
 from scm_trio.model import Session
 from scm_trio.store import access, messages
 from scm_trio.store.access import Access, enter, resolve
@@ -71,3 +71,18 @@ def test_each_role_may_what_the_lesser_ones_may(role, allowed):
         else:
             with pytest.raises(Forbidden):
                 way.demand(least)
+
+
+async def test_a_user_may_own_only_so_many_sessions(db, monkeypatch):
+    monkeypatch.setattr(access, "MAX_SESSIONS", 2)
+    await db.write(enter, "ann", "s1", "g1", 5.0)
+    await db.write(open_session, "g2")
+    await db.write(open_session, "g3", by="bob", others=[member("ann")])
+    with pytest.raises(Conflict) as caught:
+        await db.write(enter, "ann", "s3", "g4", 5.0)
+    assert caught.value.params == {"notice": "TOO_MANY_SESSIONS", "limit": 2}
+    with pytest.raises(Conflict):
+        await db.write(open_session, "g4")
+    # What is there can be used, and other people's sessions do not count.
+    assert (await db.write(enter, "ann", "s1", "g4", 5.0)).global_id == "g1"
+    await db.write(enter, "bob", "s1", "g4", 5.0)

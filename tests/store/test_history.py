@@ -5,11 +5,11 @@ from scm_trio.store import files
 from scm_trio.store.access import enter
 from scm_trio.store.history import HistoryFilter, history_page, newest_leaf
 from scm_trio.store.housekeeping import catch_up
-from scm_trio.store.markers import mark_read, take_undelivered
+from scm_trio.store.markers import mark_read
 from scm_trio.store.removal import remove_messages
 from scm_trio.store.search import SearchQuery, find
 
-from .talking import answer, bring_file, member, open_session, say, talk
+from .talking import answer, bring_file, give_all, member, open_session, say, talk
 
 
 def ids(page):
@@ -114,7 +114,7 @@ async def test_each_reader_sees_how_far_a_message_has_come(db):
         return [said.status for said in (await db.read(history_page, user, "g1", HistoryFilter(leaf="a2"))).items]
 
     assert await statuses("ann") == ["sent", "sent", "sent", "sent"]
-    await db.write(take_undelivered, "bob", 100)
+    await db.write(give_all, "bob")
     assert await statuses("ann") == ["delivered", "sent", "delivered", "sent"]
     await db.write(mark_read, "bob", "g1", "a1")
     assert await statuses("ann") == ["read", "sent", "delivered", "sent"]
@@ -128,7 +128,7 @@ async def test_messages_come_with_their_files_wherever_they_are_read(db):
     await catch_up(db)
     page = await db.read(history_page, "ann", "g1", HistoryFilter(leaf="a2"))
     (hit,) = (await db.read(find, "ann", SearchQuery("q2"))).items
-    (undelivered,) = [each for each in await db.write(take_undelivered, "bob", 9) if each.message.message_id == "q2"]
+    (undelivered,) = [each for each in await db.write(give_all, "bob") if each.message.message_id == "q2"]
     for message in (page.items[2].message, hit.message, undelivered.message):
         assert (message.message_id, message.attachments) == ("q2", (shown,))
 

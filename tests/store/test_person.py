@@ -6,14 +6,13 @@ from scm_trio.model import FinishReason
 from scm_trio.store import files, ledger, quota, runs, schema
 from scm_trio.store.access import enter, resolve
 from scm_trio.store.housekeeping import catch_up, purge_removed
-from scm_trio.store.markers import take_undelivered
 from scm_trio.store.members import members_of
 from scm_trio.store.messages import branch, find_message
 from scm_trio.store.person import delete_user, export_user
 from scm_trio.store.search import SearchQuery, find
 from scm_trio.store.sessions import SessionChanges, update_session
 
-from .talking import answer, ask, bring_file, count_rows, member, open_session, owner, say
+from .talking import answer, ask, bring_file, count_rows, give_all, member, open_session, owner, say
 
 
 def live(conn):
@@ -50,7 +49,7 @@ async def erase(db, user):
 
 async def test_an_export_has_all_that_is_kept_about_a_person(db):
     await db.write(live)
-    await db.write(take_undelivered, "ann", 100)
+    await db.write(give_all, "ann")
     records = await everything(db, "ann")
     assert [record["kind"] for record in records] == [
         *["session"] * 3,

@@ -86,8 +86,10 @@ async def test_an_update_of_the_members_tells_who_was_taken_off(db):
     await db.write(open_session, others=[member("bob"), viewer("eve")])
     changed = await db.write(update, members=[owner("ann"), owner("dan")])
     assert (set(changed.views), changed.removed) == ({"ann", "dan"}, ("bob", "eve"))
+    assert (changed.added, changed.before.owner_id, changed.after.owner_id) == (("dan",), "ann", "ann")
     left = await db.write(update, members=[owner("dan")])
-    assert (set(left.views), left.removed) == ({"dan"}, ("ann",))
+    assert (set(left.views), left.added, left.removed) == ({"dan"}, (), ("ann",))
+    assert (left.before.owner_id, left.after.owner_id) == ("ann", "dan")
     assert (left.views["dan"].session_id, left.views["dan"].updated_at) == ("g1", 9.0)
 
 

@@ -345,3 +345,66 @@ async def test_a_write_that_always_gets_into_a_deadlock_fails_in_the_end(db):
         await db.write(unlucky)
     assert len(tries) == MAX_TRIES
     assert await db.write(add, "s1") == "s1"
+
+
+# ---- effects
+
+
+async def test_effects_come_in_the_order_of_the_writes_and_before_anybody_goes_on(db):
+    written, order = [], []
+
+    def write(conn, name):
+        written.append(add(conn, name))
+        return name
+
+    async def produce(name):
+        got = await db.change(lambda result: order.append(("effect", result)) or f"{result}!", write, name)
+        order.append(("answer", got))
+
+    async with trio.open_nursery() as producers:
+        for number in range(20):
+            producers.start_soon(produce, f"s{number}")
+    assert [name for kind, name in order if kind == "effect"] == written
+    for name in written:
+        assert order.index(("effect", name)) < order.index(("answer", f"{name}!"))
+
+
+async def test_a_write_has_its_effect_also_when_its_producer_is_gone(db):
+    seen = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await db.change(seen.append, add, "s1")
+    while "s1" not in await db.read(names):
+        await wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
+    assert seen == ["s1"]
+
+
+async def test_a_failed_write_has_no_effect(db):
+    seen = []
+
+    def refuse(conn):
+        add(conn, "half")
+        raise NotFound("no such thing")
+
+    with pytest.raises(NotFound):
+        await db.change(seen.append, refuse)
+    assert (seen, await db.read(names)) == ([], set())
+
+
+async def test_an_effect_that_breaks_is_its_producers_alone(db):
+    outcome = {}
+
+    async def produce(name, effect):
+        try:
+            outcome[name] = await db.change(effect, add, name)
+        except ZeroDivisionError as exc:
+            outcome[name] = exc
+
+    async with trio.open_nursery() as producers:
+        producers.start_soon(produce, "a", lambda _: 1 / 0)
+        producers.start_soon(produce, "b", str.upper)
+    assert isinstance(outcome["a"], ZeroDivisionError)
+    assert outcome["b"] == "B"
+    assert await db.write(add, "c") == "c"
+    assert await db.read(names) == {"a", "b", "c"}

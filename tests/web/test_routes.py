@@ -192,6 +192,12 @@ async def test_what_the_document_protects_is_protected(site) -> None:
         ("get", "/scm/ai/models"),
         ("post", "/scm/ai/token/refresh"),
         ("get", "/scm/ai/usage"),
+        ("get", "/scm/ai/sessions"),
+        ("post", "/scm/ai/sessions"),
+        ("get", "/scm/ai/sessions/{id}"),
+        ("patch", "/scm/ai/sessions/{id}"),
+        ("delete", "/scm/ai/sessions/{id}"),
+        ("get", "/scm/ai/sessions/{id}/messages"),
         ("get", "/scm/ai/sessions/{id}/export"),
         ("post", "/scm/ai/files"),
         ("get", "/scm/ai/files/{id}"),
@@ -253,6 +259,11 @@ async def test_a_method_that_a_path_does_not_take_is_told_which_it_does(site) ->
 
 @pytest.mark.parametrize("bad", ["%00", "a%0Ab", "x" * 129])
 async def test_what_can_be_no_id_is_not_found(site, bad) -> None:
-    for path in ("/scm/ai/files/{}", "/scm/ai/sessions/{}/export"):
+    for path in (
+        "/scm/ai/files/{}",
+        "/scm/ai/sessions/{}",
+        "/scm/ai/sessions/{}/messages",
+        "/scm/ai/sessions/{}/export",
+    ):
         answer = await site.ask("GET", path.format(bad), headers=USER)
         assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")

@@ -74,7 +74,7 @@ class ExportRoutes:
             principal.user_id, session_id, leaf_id=leaf_id, whole=tree == "true"
         )
         lang = language_of(asked.get("lang"), request.headers.get("accept-language"))
-        session = records.session(excerpt.session)
+        session = excerpt.session
         renderer = form(Occasion(session, timestamp(self.services.now()), lang))
         headers = {
             "Cache-Control": "private, no-store",

@@ -7,6 +7,7 @@ export class Conversation {
   #runs = new Set();
   #questions = new Set();
   #controls = new Map();
+  #sessionId = null;
 
   /** `send(message)` returns false without a connection; `view` shows; `onChange()` hears of every start and end. */
   constructor({ send, view, onChange }) {
@@ -55,7 +56,9 @@ export class Conversation {
   handle(message) {
     const data = message.data;
     switch (message.type) {
-      case "CONNECT": return this.#reconnected(data.activeRuns ?? [], message.sessionId ?? data.sessionId);
+      case "CONNECT":
+        this.#sessionId = message.sessionId ?? data.sessionId;
+        return this.#reconnected(data.activeRuns ?? [], this.#sessionId);
       case "CHAT_STREAM_START": return this.#started(data, message.requestId);
       case "CHAT_STREAM_DATA": return this.#extended(data);
       case "CHAT_STREAM_END": return this.#ended(data);
@@ -153,6 +156,8 @@ export class Conversation {
   }
 
   #stored(data) {
+    // What is said in the user's other sessions is told everywhere.
+    if (data.sessionId !== this.#sessionId) return true;
     if (data.role === "user") {
       if (!this.#questions.has(data.messageId)) this.view.addQuestion(data.content);
       this.#questions.add(data.messageId);

@@ -1,0 +1,153 @@
+"""What a connection is told of its sessions besides the answers it watches: in order, and each message with its receipt.
+
+While the connection catches up with what came in its user's absence, the sessions that this is about are *held*: what
+happens there waits, so that what is older is told first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+
+import trio
+from attrs import define, field
+
+from scm_trio.cluster.hub import SessionEvent
+from scm_trio.model import Message
+
+MAX_WAITING = 256
+"""Events. A socket that stands still while more happens is given up: it comes back and catches up."""
+
+Send = Callable[[Callable[[], bytes | None]], Awaitable[None]]
+
+
+@define(eq=False)
+class _Hold:
+    """What waits in one session until what is older has been told: events, and answers in the order of their coming."""
+
+    events: list[SessionEvent] = field(factory=list)
+    line: trio.Lock = field(factory=trio.Lock)
+    over: trio.Event = field(factory=trio.Event)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        async with self.line:
+            await self.over.wait()
+            yield
+
+
+class Outbox:
+    """Of one connection. It has a task only while there is something to tell, and none before it is opened.
+
+    Args:
+        nursery: the connection's.
+        send: sends one frame, made when it is its turn.
+        frame: makes one.
+        on_given: called with each message once it has left.
+        on_overflow: called when too much waits.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        send: Send,
+        frame: Callable[[SessionEvent], bytes],
+        on_given: Callable[[Message], None],
+        on_overflow: Callable[[], None],
+    ) -> None:
+        self._nursery = nursery
+        self._send = send
+        self._frame = frame
+        self._on_given = on_given
+        self._on_overflow = on_overflow
+        self._waiting: deque[SessionEvent] = deque()
+        self._held: dict[str, _Hold] = {}
+        self._caught_up_to: dict[str, int] = {}
+        self._sent: Message | None = None
+        self._is_open = self._is_sending = False
+
+    # ---- telling
+
+    def open(self, held: Iterable[str] = ()) -> None:
+        """Begin to tell, except of these sessions, until they are released: the peer has been greeted."""
+        self._held = {global_id: _Hold() for global_id in held}
+        early, self._waiting = self._waiting, deque()
+        self._is_open = True
+        for event in early:
+            self.put(event)
+
+    def put(self, event: SessionEvent) -> None:
+        """Tell it when its turn comes."""
+        hold = self._held.get(event.global_id)
+        (self._waiting if hold is None else hold.events).append(event)
+        if len(self._waiting) + sum(len(each.events) for each in self._held.values()) > MAX_WAITING:
+            self._on_overflow()
+        elif self._is_open and self._waiting and not self._is_sending:
+            self._is_sending = True
+            self._nursery.start_soon(self._empty)
+
+    def drop(self, global_id: str) -> None:
+        """Nothing that has happened in this session is told any more, and it is held no longer."""
+        if hold := self._held.pop(global_id, None):
+            hold.over.set()
+        self._waiting = deque(event for event in self._waiting if event.global_id != global_id)
+
+    async def _empty(self) -> None:
+        with suppress(trio.BrokenResourceError):  # the wire has told the connection why it ends
+            while self._waiting:
+                await self._send(self._next)
+                await self.receipt([self._sent])
+        self._is_sending = False
+
+    def _next(self) -> bytes | None:
+        """The oldest of what waits, when the socket is free for it."""
+        self._sent = None
+        while self._waiting:
+            event = self._waiting.popleft()
+            if event.message is None or not self.has_told(event.message):
+                self._sent = event.message
+                return self._frame(event)
+        return None
+
+    async def receipt(self, messages: Iterable[Message | None]) -> None:
+        """Note that these messages were given, once all that was sent so far has left.
+
+        Raises:
+            trio.BrokenResourceError: the connection is over, and they may not have.
+        """
+        await self._send(_nothing)
+        for message in messages:
+            if message is not None:
+                self._on_given(message)
+
+    # ---- catching up
+
+    def is_held(self, global_id: str) -> bool:
+        """Whether what happens in a session waits."""
+        return global_id in self._held
+
+    def caught_up_to(self, message: Message) -> None:
+        """The message is told as one of those that came in the user's absence: as news it would come twice."""
+        self._caught_up_to[message.session_id] = message.sequence
+
+    def has_told(self, message: Message) -> bool:
+        """Whether it was."""
+        return message.sequence <= self._caught_up_to.get(message.session_id, 0)
+
+    def release(self) -> None:
+        """Tell what has waited: everything older has been told."""
+        held, self._held = self._held, {}
+        for hold in held.values():
+            hold.over.set()
+            for event in hold.events:
+                self.put(event)
+
+    def in_order(self, global_id: str) -> AbstractAsyncContextManager[None]:
+        """Begin to tell of an answer when its session is not held any more, one after the other of those that waited."""
+        hold = self._held.get(global_id)
+        return nullcontext() if hold is None else hold.turn()
+
+
+def _nothing() -> None:
+    """For a turn that is only waited for."""
