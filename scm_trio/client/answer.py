@@ -10,13 +10,14 @@ from typing import Self
 
 import trio
 
-from scm_trio.client.feed import AnswerEvent, Call, Feed
-from scm_trio.client.line import IMPLIED_CANCEL_S, Line
+from scm_trio.client.events import AnswerEvent
+from scm_trio.client.feed import Feed
+from scm_trio.client.line import LEAVE_S, Line
 from scm_trio.protocol import messages
 
 
 class Answer:
-    """A question and the answer that streams back; made by ``Chat.ask``.
+    """A question and the answer that streams back; made by ``Chat.ask`` and ``Chat.watching``.
 
     The question is sent when reading begins. There are three ways to read, and every one of them starts at the
     beginning, so that an answer can be read twice::
@@ -25,31 +26,36 @@ class Answer:
         async for event in chat.ask("…").events():    # START, DATA and END as attrs objects
         end = await chat.ask("…").finish()            # just the ending; then .text
 
-    Where the server restarts broken answers (its ``ai.restart``), an answer may begin anew: a START with ``reset`` says so
-    among the events, and ``text`` is right at any time; a reader of plain deltas gets the new text after the old one.
+    Where the chat comes back after a broken connection, its readers notice nothing but time: each piece of text comes
+    once and in order. Only where the text that came before was not the answer, because the server began a broken one
+    again (its ``ai.restart``) or a crash lost its last second, ``events()`` has a START with ``reset``, and all of the
+    answer follows. ``text`` is right at any time; a reader of plain deltas gets the new text after the old one.
 
     Stopping is real: the server closes its connection to the model.
 
     - ``await answer.cancel()`` stops it and returns when the server says that it has stopped.
-    - A reader that is cancelled by a Trio cancel scope sends the cancel before it lets go, within one second.
+    - A reader that is cancelled by a Trio cancel scope lets go at once; the cancel is sent behind its back.
     - ``async with chat.ask("…") as answer:`` stops it, if it still runs, when the block is left by any way.
     - After a bare ``break`` out of ``async for`` the answer is stopped when its object is freed. CPython does that
       at once where nobody holds the object in a variable; otherwise it happens when that goes away, at the
       latest when the chat is left. Use ``async with`` to be sure.
 
-    An answer asked with ``on_orphan`` is stopped by ``cancel()`` alone.
+    While there is no connection, a cancel waits for the next one. A question that was not sent yet is just taken back.
+    An answer asked with ``on_orphan``, or by somebody else, is stopped by ``cancel()`` alone.
     """
 
-    def __init__(self, line: Line, request: messages.ChatRequest, request_id: str) -> None:
+    def __init__(self, line: Line, feed: Feed, *, asked: bool = True) -> None:
         self._line = line
-        self._request = request
-        self._feed = Feed(cancel_on_leave=request.on_orphan is None)
-        self._asking = trio.Lock()
-        self._asked = False
+        self._feed = feed
+        self._asked = asked
         self._stopped = False
-        self.request_id = request_id
 
     # ---- what is known so far
+
+    @property
+    def request_id(self) -> str:
+        """The question's id; where somebody else asked, empty if that one gave none."""
+        return self._feed.request_id or ""
 
     @property
     def start(self) -> messages.ChatStreamStart | None:
@@ -72,7 +78,7 @@ class Answer:
 
     @property
     def message_id(self) -> str | None:
-        return self._feed.transcript.message_id
+        return self._feed.message_id
 
     @property
     def usage(self) -> messages.TokenUsage | None:
@@ -93,8 +99,9 @@ class Answer:
 
         Raises:
             ChatError: the server refused the question, or the answer failed; ``text`` holds what came before.
-            Diverged: what came is not what the server sent.
-            ConnectionLost: the connection ended first.
+            AnswerGone: the server has lost the answer; ``text`` holds what came before.
+            Diverged: what came is not what the server sent, even when all of it was sent again.
+            ConnectionLost: the connection ended first, for good.
         """
         async for _ in self.events():
             pass
@@ -109,20 +116,19 @@ class Answer:
 
         Raises:
             ChatError: the server refused the question or the cancel.
-            ConnectionLost: the connection ended first.
+            Withdrawn: the question had not been sent, and will not be.
+            ConnectionLost: the connection ended first, for good.
             RuntimeError: the question was not asked yet.
         """
         if not self._asked:
             raise RuntimeError("this question was not asked yet")
-        feed, call = self._feed, Call(messages.Error, on_reply=self._feed.wake)
-        with self._line.expecting(call) as request_id:
-            if not feed.closed:
-                cancel = messages.ChatCancel(request_id=messages.Id(self.request_id))
-                await self._line.send("CHAT_CANCEL", cancel, request_id=request_id)
-            while not feed.closed:
-                if call.failure is not None:
-                    raise call.failure
-                await feed.changed()
+        await trio.lowlevel.checkpoint()
+        feed = self._feed
+        feed.want_cancel()
+        while not feed.closed:
+            await feed.events.changed()
+            if feed.cancel_refusal is not None and not feed.closed:
+                raise feed.cancel_refusal
         return feed.ending()
 
     async def __aenter__(self) -> Self:
@@ -132,41 +138,48 @@ class Answer:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._stop()
-        with trio.move_on_after(IMPLIED_CANCEL_S, shield=True):
-            while self._stopped and not self._feed.closed:
-                await self._feed.changed()
+        self._stop()
+        with trio.move_on_after(LEAVE_S, shield=True):
+            while self._stopped and not self._feed.closed and self._line.is_open:
+                await self._feed.events.changed()
 
-    async def _stop(self) -> None:
-        """Send one CHAT_CANCEL if the answer runs, cancelled or not; does not wait for its effect."""
+    def _stop(self) -> None:
+        """Have the answer cancelled, once, if it runs; does not wait for that."""
         if self._asked and not self._stopped and not self._feed.closed and self._feed.cancel_on_leave:
             self._stopped = True
-            await self._line.cancel_quietly(self.request_id)
+            self._feed.want_cancel()
 
     # ---- inside
 
     async def _ask(self) -> None:
-        async with self._asking:
-            if self._asked:
-                return
-            self._line.expect(self.request_id, self._feed)
-            try:
-                await self._line.send("CHAT_REQUEST", self._request, request_id=self.request_id)
-            except BaseException:
-                # Nothing was sent, or nobody is there.
-                self._line.forget(self.request_id)
-                raise
-            self._asked = True
-            if self._feed.cancel_on_leave:
-                token = trio.lowlevel.current_trio_token()
-                weakref.finalize(self, _abandon, token, self._line, self.request_id).atexit = False
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._asked:
+            return
+        shown = self._line.find(self._feed.request_id)
+        if isinstance(shown, Feed) and shown.is_shown:
+            # The same request, from before or from elsewhere: the server shows its answer here already.
+            shown.cancel_on_leave, self._feed = self._feed.cancel_on_leave, shown
+        else:
+            self._line.enter(self._feed)
+        self._asked = True
+        try:
+            await self._line.tell(self._feed)
+        except trio.Cancelled:
+            if not self._feed.was_told:
+                # Nothing was sent: it can be asked again.
+                self._line.forget(self._feed)
+                self._asked = False
+            raise
+        if self._feed.cancel_on_leave and self._feed.request_id is not None:
+            token = trio.lowlevel.current_trio_token()
+            weakref.finalize(self, _abandon, token, self._line, self._feed.request_id).atexit = False
 
     async def _at(self, cursor: int) -> AnswerEvent | None:
         try:
             await self._ask()
-            return await self._feed.at(cursor)
+            return await self._feed.events.at(cursor)
         except trio.Cancelled:
-            await self._stop()
+            self._stop()
             raise
 
 

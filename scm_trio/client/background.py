@@ -13,22 +13,27 @@ class Crew:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._scopes: list[trio.CancelScope] = []
+        # A dict for its order: tasks end in the order in which they were started.
+        self._scopes: dict[trio.CancelScope, None] = {}
+        self._cancelled = False
 
     def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
+        if self._cancelled:
+            return
         scope = trio.CancelScope(shield=True)
-        self._scopes.append(scope)
+        self._scopes[scope] = None
 
         async def run() -> None:
             with scope:
                 await task()
+            del self._scopes[scope]
 
         self._nursery.start_soon(run)
 
     async def start(self, task: Callable[[trio.TaskStatus[None]], Awaitable[None]]) -> None:
         """Start a task and wait until it says that it is ready; until then it can be cancelled from outside."""
         scope = trio.CancelScope()
-        self._scopes.append(scope)
+        self._scopes[scope] = None
 
         async def run(task_status: trio.TaskStatus[None]) -> None:
             with scope:
@@ -38,6 +43,7 @@ class Crew:
         scope.shield = True
 
     def cancel(self) -> None:
+        self._cancelled = True
         for scope in self._scopes:
             scope.cancel()
 

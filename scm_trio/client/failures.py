@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from scm_trio.errors import RECONNECTABLE
+from scm_trio.errors import RECONNECTABLE, CloseCode, TokenExpired
 from scm_trio.protocol import messages
 
 ABNORMAL = 1006
 """What a WebSocket reports when the connection broke without a goodbye; it never travels on the wire."""
+_BROKEN = frozenset({ABNORMAL, 1005, 1012})
+"""Besides ``ABNORMAL``: closed without a code, and what proxies say while the server behind them restarts."""
+_FINAL = frozenset(
+    {CloseCode.INVALID_MESSAGES, CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, CloseCode.REPLACED, CloseCode.FLOOD}
+)
 
 
 class ClientError(Exception):
@@ -29,12 +34,31 @@ class ChatError(ClientError):
     def __init__(self, text: str, detail: messages.ErrorDetail) -> None:
         super().__init__(f"{detail.code}: {text}")
         self.text = text
+        self.detail = detail
         self.code = detail.code
         self.retryable = detail.retryable
         self.retry_after_s = _seconds(detail.retry_after_ms)
         self.field = detail.field
         self.generation_started = detail.generation_started
         self.message_id = detail.message_id
+
+
+class AnswerGone(ChatError):
+    """The server does not know this answer any more: its session was deleted, or the server has lost it."""
+
+
+class Withdrawn(ClientError):
+    """The question was taken back before it was sent; there is no answer and never will be one."""
+
+    def __init__(self) -> None:
+        super().__init__("the question was taken back before it was sent")
+
+
+class AskedOtherwise(ClientError):
+    """The same request was made before in the other form, streamed or in one piece, and is answered in that."""
+
+    def __init__(self) -> None:
+        super().__init__("the same request was made before in the other form: streamed, or in one piece")
 
 
 class ConnectionLost(ClientError):
@@ -45,16 +69,44 @@ class ConnectionLost(ClientError):
         reason: the server's word for it, or what happened.
         reconnect: whether the protocol wants a client to come back by itself.
         retry_after_s: seconds to wait before that, where the server said so.
+        code: the server's word for programs, from its ``DISCONNECT``.
     """
 
     def __init__(
-        self, close_code: int | None, reason: str, *, reconnect: bool, retry_after_s: float | None = None
+        self,
+        close_code: int | None,
+        reason: str,
+        *,
+        reconnect: bool,
+        retry_after_s: float | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(f"connection lost ({close_code}): {reason}" if close_code else reason)
         self.close_code = close_code
         self.reason = reason
         self.reconnect = reconnect
         self.retry_after_s = retry_after_s
+        self.code = code
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether coming back makes sense with another token only."""
+        return self.close_code == CloseCode.UNAUTHORIZED or self.code == TokenExpired.code
+
+
+class CallLost(ConnectionLost):
+    """The connection broke under a call that is not repeated, or there is none just now; the chat itself goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "the connection broke before this was answered", reconnect=True)
+
+
+class GaveUp(ConnectionLost):
+    """The chat could not come back, and does not try any more; ``__cause__`` is what went wrong the last time."""
+
+    def __init__(self, last: ClientError) -> None:
+        super().__init__(None, f"not connected again: {last}", reconnect=False)
+        self.__cause__ = last
 
 
 class Unreachable(ConnectionLost):
@@ -62,6 +114,10 @@ class Unreachable(ConnectionLost):
 
     def __init__(self, reason: str) -> None:
         super().__init__(None, reason, reconnect=True)
+
+
+class NoToken(ClientError):
+    """The function that gets the tokens failed; ``__cause__`` says how."""
 
 
 class HandshakeRefused(ClientError):
@@ -102,10 +158,11 @@ def lost_by_close(code: int, reason: str | None, farewell: messages.Disconnect |
         return ConnectionLost(
             code,
             f"{farewell.code}: {farewell.reason}",
-            reconnect=farewell.reconnect,
+            reconnect=farewell.reconnect and code not in _FINAL,
             retry_after_s=_seconds(farewell.retry_after_ms),
+            code=farewell.code,
         )
-    return ConnectionLost(code, reason or "closed by the server", reconnect=code == ABNORMAL or code in RECONNECTABLE)
+    return ConnectionLost(code, reason or "closed by the server", reconnect=code in _BROKEN or code in RECONNECTABLE)
 
 
 def _seconds(milliseconds: int | None) -> float | None:

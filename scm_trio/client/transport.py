@@ -27,7 +27,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str, **query: str | None) -> Self:
-        """Read ``ws://host[:port][/path][?query]``; ``query`` values that are not None are added.
+        """Read ``ws://host[:port][/path][?query]``; ``query`` values that are not None are added, or replace those there.
 
         Without a path it is the chat's own. ``http`` and ``https`` are taken for ``ws`` and ``wss``.
 
@@ -38,8 +38,9 @@ class Address:
         if parts.scheme not in _SECURE or not parts.hostname:
             raise ValueError(f"not a WebSocket URL: {url!r} (expected ws://host:port or wss://host:port)")
         secure = _SECURE[parts.scheme]
-        pairs = parse_qsl(parts.query, keep_blank_values=True)
-        pairs += [(name, value) for name, value in query.items() if value is not None]
+        added = {name: value for name, value in query.items() if value is not None}
+        pairs = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in added]
+        pairs += added.items()
         path = parts.path if parts.path not in ("", "/") else CHAT_PATH
         return cls(
             parts.hostname,

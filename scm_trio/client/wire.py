@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TypedDict, Unpack
 
 import orjson
-import structlog
 import trio
 from attrs import frozen
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
@@ -22,11 +23,14 @@ from wsproto.utilities import LocalProtocolError
 from scm_trio import errors
 from scm_trio.client.background import background
 from scm_trio.client.failures import ABNORMAL, ConnectionLost, HandshakeRefused, Unreachable, lost_by_close
+from scm_trio.client.pending import Word
 from scm_trio.client.transport import Address, ClosedEarly, Metered, connect, credentials
 from scm_trio.protocol import codec, messages
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
+CONNECT_S = 10.0
+"""Seconds for TCP and TLS, and again for the handshake, unless the user says otherwise."""
 GOODBYE_S = 2.0
 """Seconds for DISCONNECT and its answer when a connection is left."""
 
@@ -52,7 +56,7 @@ class _Settings:
     session_id: str | None = None
     user_id: str | None = None
     lang: str | None = None
-    connect_timeout_s: float = 10.0
+    connect_timeout_s: float = CONNECT_S
     write_timeout_s: float = 10.0
     max_message_chars: int = 16 * 1024 * 1024
 
@@ -86,28 +90,40 @@ class Wire:
     async def send(
         self, kind: str, data: object, *, request_id: str | None = None, limit_s: float | None = None
     ) -> None:
-        """Send one message.
-
-        A cancelled caller either has not sent anything or has sent all of it: waiting for one's turn can be
-        cancelled, the frame itself cannot, and one that is not taken within ``limit_s`` ends the connection.
+        """Send one message; see ``say``.
 
         Raises:
             ConnectionLost: there is no connection any more.
         """
-        text = codec.encode(kind, data, at=codec.timestamp(time.time()), request_id=request_id).decode()
-        deadline = trio.current_time() + (self._settings.write_timeout_s if limit_s is None else limit_s)
+        await self.say(lambda: (Word(kind, data, request_id),), limit_s=limit_s)
+
+    async def say(self, words: Callable[[], Iterable[Word]], *, limit_s: float | None = None) -> None:
+        """Send messages; ``words`` is called when it is their turn.
+
+        A cancelled caller either has not called it or has sent all of them: waiting for one's turn can be cancelled,
+        a frame cannot, and one that is not taken within ``limit_s`` ends the connection.
+
+        Raises:
+            ConnectionLost: there is no connection any more.
+        """
         async with self._turn:
             if self.lost is not None:
                 raise self.lost
-            # Shielded: half a frame would end the whole connection.
-            with trio.move_on_at(deadline, shield=True) as scope:
-                try:
-                    await self._socket.send_message(text)
-                except (ConnectionClosed, LocalProtocolError):
-                    raise self._closed() from None
-            if scope.cancelled_caught:
-                await self.abort("the server takes no data")
-                raise self._closed()
+            for word in words():
+                await self._send(word, self._settings.write_timeout_s if limit_s is None else limit_s)
+
+    async def _send(self, word: Word, limit_s: float) -> None:
+        at = codec.timestamp(time.time())
+        text = codec.encode(word.kind, word.data, at=at, request_id=word.request_id).decode()
+        # Shielded: half a frame would end the whole connection.
+        with trio.move_on_after(limit_s, shield=True) as scope:
+            try:
+                await self._socket.send_message(text)
+            except (ConnectionClosed, LocalProtocolError):
+                raise self._closed() from None
+        if scope.cancelled_caught:
+            await self.abort("the server takes no data")
+            raise self._closed()
 
     async def receive(self) -> codec.Received:
         """The next message, in order. Messages that nobody can read are left out.
@@ -119,13 +135,13 @@ class Wire:
             try:
                 text = await self._socket.get_message()
             except ConnectionClosed:
-                raise self._closed() from None
+                raise self._closed(heard_all=True) from None
             try:
                 message = codec.decode_server(text)
             except errors.RequestFailed as exc:
                 # A newer server may say things this client does not know; a frame of an answer that is
                 # missing shows up as a gap.
-                log.warning("unreadable message left out", code=exc.code, field=exc.field)
+                log.warning("unreadable message left out: %s %s", exc.code, exc.field or "")
                 continue
             if isinstance(message.data, messages.Disconnect):
                 self._farewell = message.data
@@ -144,8 +160,9 @@ class Wire:
             while True:
                 await self.receive()
 
-    def _closed(self) -> ConnectionLost:
-        if self.lost is None:
+    def _closed(self, *, heard_all: bool = False) -> ConnectionLost:
+        # Whoever sends may meet the end before the server's farewell has been read.
+        if self.lost is None or (heard_all and self._farewell is not None and self.lost.code is None):
             reason = self._socket.closed
             code, text = (reason.code, reason.reason) if reason else (ABNORMAL, None)
             self.lost = lost_by_close(code, text, self._farewell)
@@ -168,7 +185,7 @@ class Wire:
                 self._stream.open = True
                 task_status.started()
         except BaseExceptionGroup as group:
-            expected, rest = group.split((ConnectionRejected, ClosedEarly, LocalProtocolError))
+            expected, rest = group.split((ConnectionRejected, ConnectionClosed, ClosedEarly, LocalProtocolError))
             if expected is None or rest is not None:
                 raise
             failure = expected.exceptions[0]
@@ -176,7 +193,7 @@ class Wire:
                 raise _refused(failure) from None
             if isinstance(failure, ClosedEarly):
                 raise Unreachable(f"{address.host_header} closed the connection during the handshake") from None
-            # A ping that crossed the Close: nothing is lost but the goodbye.
+            # A ping that crossed the Close, or nonsense before the end: nothing is lost but the goodbye.
             log.debug("websocket closed abruptly")
 
 
@@ -238,6 +255,15 @@ def _refused(rejection: ConnectionRejected) -> HandshakeRefused:
         content = orjson.loads(body)
         code, message = str(content["code"]), str(content["message"])
     headers = {bytes(name).lower(): bytes(value) for name, value in rejection.headers}
-    retry_after = headers.get(b"retry-after", b"").decode(errors="replace")
-    seconds = float(retry_after) if retry_after.isdigit() else None
-    return HandshakeRefused(rejection.status_code, code, message, retry_after_s=seconds)
+    retry_after_s = _retry_after_s(headers.get(b"retry-after", b"").decode(errors="replace"))
+    return HandshakeRefused(rejection.status_code, code, message, retry_after_s=retry_after_s)
+
+
+def _retry_after_s(text: str) -> float | None:
+    """The seconds of a ``Retry-After``, which holds a number or a date."""
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
-from scm_trio.client import ClientError, HandshakeRefused
+from scm_trio.client import ClientError, GaveUp, HandshakeRefused, TokenSource
 from scm_trio.client.transport import Address, credentials
 
 DEFAULT_URL = "ws://127.0.0.1:8088"
@@ -35,6 +36,13 @@ def find_token(token: str | None, token_file: Path | None) -> str | None:
     return os.environ.get(TOKEN_VARIABLE)
 
 
+def token_source(token: str | None, token_file: Path | None) -> TokenSource:
+    """As ``find_token``; a file is read again when the server wants a new token, for it may hold one by then."""
+    if token is None and token_file is not None:
+        return partial(find_token, None, token_file)
+    return find_token(token, token_file)
+
+
 def check_target(url: str, token: str | None) -> None:
     """See whether these can be used at all, before anything is opened.
 
@@ -50,6 +58,8 @@ def check_target(url: str, token: str | None) -> None:
 
 def explain(failure: ClientError) -> str:
     """One line for a person: what happened and, where there is something to do about it, what."""
+    if isinstance(failure, GaveUp) and isinstance(failure.__cause__, HandshakeRefused):
+        failure = failure.__cause__
     if not isinstance(failure, HandshakeRefused):
         return str(failure)
     if failure.status == 401:

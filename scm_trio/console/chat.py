@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
@@ -13,14 +14,37 @@ import trio
 from attrs import define, frozen
 from cyclopts import Parameter
 
-from scm_trio.client import Answer, AskOptions, Chat, ChatError, ClientError, ConnectionLost, open_chat
+from scm_trio.client import (
+    Answer,
+    AskOptions,
+    Backoff,
+    Chat,
+    ChatError,
+    ClientError,
+    ConnectionLost,
+    Withdrawn,
+    open_chat,
+)
 from scm_trio.client.background import background
-from scm_trio.console.access import DEFAULT_URL, FAILED, OK, USAGE, UsageError, check_target, explain, find_token
+from scm_trio.console.access import (
+    DEFAULT_URL,
+    FAILED,
+    OK,
+    USAGE,
+    UsageError,
+    check_target,
+    explain,
+    find_token,
+    token_source,
+)
 from scm_trio.console.prompt import OpenLines, ReadLine, open_lines
 from scm_trio.console.terminal import Interrupts, Screen, ctrl_c
 from scm_trio.protocol import messages
+from scm_trio.protocol.texts import language, sentence
 
 PROMPT = "you> "
+PATIENCE_S = 300.0
+"""How long a program that nobody watches waits for a server that is gone; a person decides that without us."""
 HELP = (
     "/new begins a new conversation, /quit leaves, /help shows this. Ctrl-C stops an answer; at the prompt it leaves."
 )
@@ -57,7 +81,7 @@ async def run(  # noqa: PLR0913  # one argument for every option of the command
     """Chat with a server in the terminal.
 
     Ctrl-C stops an answer: the server closes its connection to the model. At the prompt, Ctrl-C or Ctrl-D leaves.
-    When input comes through a pipe, every line is a question. Answers go to standard output, all else to standard error.
+    A broken connection is opened again, and answers go on where they were. When input comes through a pipe, every line is a question. Answers go to standard output, all else to standard error.
 
     Args:
         url: the server, ws://HOST:PORT or wss://HOST:PORT.
@@ -80,16 +104,19 @@ async def run(  # noqa: PLR0913  # one argument for every option of the command
     screen = outside.screen or Screen(color=color)
     options: AskOptions = {"model": model, "provider": provider}
     try:
-        secret = find_token(token, token_file)
-        check_target(url, secret)
+        check_target(url, find_token(token, token_file))
         session_id = session or f"terminal-{uuid4().hex[:12]}"
-        async with outside.opener(url, secret, user_id=user, session_id=session_id, lang=lang) as chat:
+        backoff = Backoff(give_up_after_s=None if once is None and sys.stdin.isatty() else PATIENCE_S)
+        opening = {"user_id": user, "session_id": session_id, "lang": lang, "reconnect": backoff}
+        async with outside.opener(url, token_source(token, token_file), **opening) as chat:
             with outside.interrupts() as interrupts:
-                talk = Conversation(chat, screen, interrupts, options)
-                if once is not None:
-                    return OK if await talk.answer(once) == "whole" else FAILED
-                with outside.lines(history) as read_line:
-                    return await talk.converse(read_line)
+                talk = Conversation(chat, screen, interrupts, options, lang)
+                async with background() as crew:
+                    crew.start_soon(talk.tell_breaks)
+                    if once is not None:
+                        return OK if await talk.answer(once) == "whole" else FAILED
+                    with outside.lines(history) as read_line:
+                        return await talk.converse(read_line)
     except UsageError as exc:
         screen.error(str(exc))
         return USAGE
@@ -100,13 +127,15 @@ async def run(  # noqa: PLR0913  # one argument for every option of the command
 
 @define
 class Conversation:
-    """Questions and answers on one connection."""
+    """Questions and answers in one chat."""
 
     _chat: Chat
     _screen: Screen
     _interrupts: AsyncIterator[int]
     _options: AskOptions
+    _lang: str | None
     _leaving: bool = False
+    _is_mid_line: bool = False
 
     async def converse(self, read_line: ReadLine) -> int:
         """Ask line by line until there are no more, or the person leaves.
@@ -150,10 +179,16 @@ class Conversation:
         except ConnectionLost:
             self._screen.end_line()
             raise
+        except Withdrawn:
+            self._screen.end_line()
+            self._note("STOPPED")
+            return "stopped"
         except ClientError as exc:
             self._screen.end_line()
             self._screen.error(f"{exc.text} ({exc.code})" if isinstance(exc, ChatError) else str(exc))
             return "failed"
+        finally:
+            self._is_mid_line = False
         self._screen.end_line()
         return self._close(answer)
 
@@ -170,11 +205,15 @@ class Conversation:
                     self._screen.note("")
                 thinking = bool(event.reasoning)
                 self._screen.say(event.delta)
+                self._is_mid_line = True
 
     def _close(self, answer: Answer) -> Outcome:
         start, end = answer.start, answer.end
         if start is None or end is None:
-            self._screen.note("[left before the server had stopped]")
+            if self._chat.state.name == "open":
+                self._screen.note("[left before the server had stopped]")
+            else:
+                self._note("STOPPED_OFFLINE")
             return "stopped"
         if end.finish_reason == "cancelled":
             closed = f"upstream closed in {end.cancel_ms} ms" if end.upstream_closed else "upstream not closed yet"
@@ -185,7 +224,10 @@ class Conversation:
         return "whole"
 
     async def _stop_on_interrupt(self, answer: Answer, reading: trio.CancelScope) -> None:
-        """The first interrupt stops the answer, the second does not wait for that any longer and leaves."""
+        """The first interrupt stops the answer, the second does not wait for that any longer and leaves.
+
+        Without a connection nobody could say when it has stopped, so that is not waited for.
+        """
         stopping = False
         async with background() as crew:
             async for _ in self._interrupts:
@@ -194,7 +236,14 @@ class Conversation:
                     reading.cancel()
                 else:
                     stopping = True
-                    crew.start_soon(partial(_cancel, answer))
+                    crew.start_soon(partial(self._cancel_when_offline, reading))
+                    if self._chat.state.name == "open":
+                        crew.start_soon(partial(_cancel, answer))
+
+    async def _cancel_when_offline(self, reading: trio.CancelScope) -> None:
+        async for state in self._chat.states():
+            if state.name != "open":
+                reading.cancel()
 
     async def _next_line(self, read_line: ReadLine, over: trio.Event) -> str | None:
         """The next line; None when there are no more, on an interrupt, or when the connection is over."""
@@ -216,15 +265,31 @@ class Conversation:
         return line
 
     async def _listen(self, over: trio.Event) -> None:
-        """Show what the server says on its own, and take the fresh token that it may offer."""
+        """Show what the server says on its own, but for what the client sees to itself."""
         async for push in self._chat.pushes:
             notice: Any = push.data
             if isinstance(notice, messages.Warning) and notice.token is not None:
-                with suppress(ClientError):
-                    await self._chat.refresh(notice.token)
-            elif isinstance(notice, messages.Warning | messages.Info | messages.SystemMessage):
+                continue
+            if isinstance(notice, messages.Warning | messages.Info | messages.SystemMessage):
                 self._screen.note(notice.message)
         over.set()
+
+    async def tell_breaks(self) -> None:
+        """Say in one line that the connection is lost, and in one that it is back."""
+        told = False
+        async for state in self._chat.states():
+            if state.name == "waiting" and not told:
+                told = True
+                self._note("RECONNECTING")
+            elif state.name == "open" and told:
+                told = False
+                self._note("RECONNECTED")
+
+    def _note(self, code: str) -> None:
+        if self._is_mid_line:
+            self._is_mid_line = False
+            self._screen.note("")
+        self._screen.note(f"[{sentence(code, language(self._lang))}]")
 
 
 async def _cancel(answer: Answer) -> None:

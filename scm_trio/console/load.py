@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from scm_trio.client import AskOptions, Chat, ClientError, ConnectionLost, HandshakeRefused, open_chat
+from scm_trio.client import AskOptions, Backoff, Chat, ClientError, ConnectionLost, HandshakeRefused, open_chat
 from scm_trio.client.background import background
 from scm_trio.console.access import DEFAULT_URL, FAILED, OK, USAGE, UsageError, check_target, find_token
 from scm_trio.console.tally import Report, Tally, code_of
@@ -31,6 +31,8 @@ OPENING_AT_ONCE = 50
 MAX_CLIENTS = 10_000
 MAX_ANSWERS = 1_000_000
 GRACE_S = 10.0
+PATIENCE_S = 30.0
+"""How long a client tries to come back; its other questions have failed then."""
 TOKEN_LIFE_S = 24 * 3600
 QUESTION = "Name five goods that travel by train, one line each."
 
@@ -119,7 +121,7 @@ async def run(  # noqa: PLR0913  # one argument for every option of the command
         screen.error(str(exc))
         return USAGE
     _show(report, screen, as_json=json_output)
-    return OK if report.answers_ok == clients * requests else FAILED
+    return OK if report.answers_ok == clients * requests and not report.divergences else FAILED
 
 
 def _check(clients: int, requests: int) -> None:
@@ -154,13 +156,15 @@ async def _client(plan: Plan, number: int, opener: OpenChat, opening: trio.Capac
         async with AsyncExitStack() as stack:
             async with opening:
                 session_id = f"load-{number}-{uuid4().hex[:8]}"
-                chat = await stack.enter_async_context(opener(plan.url, plan.token_of(number), session_id=session_id))
+                backoff, token = Backoff(give_up_after_s=PATIENCE_S), plan.token_of(number)
+                connecting = opener(plan.url, token, session_id=session_id, reconnect=backoff)
+                chat = await stack.enter_async_context(connecting)
             try:
                 while left:
                     await _ask(chat, plan, tally)
                     left -= 1
             finally:
-                tally.received_bytes += chat.received_bytes
+                tally.leave(chat)
     except (ConnectionLost, HandshakeRefused) as exc:
         tally.fail(code_of(exc), left)
 
@@ -204,7 +208,8 @@ def _show(report: Report, screen: Screen, *, as_json: bool) -> None:
     screen.output.print(table)
     screen.output.out(
         f"answers: {report.answers_ok} ok, {report.failed} failed; "
-        f"{report.tokens_per_s:g} tokens/s; {report.received_bytes} bytes received",
+        f"{report.tokens_per_s:g} tokens/s; {report.received_bytes} bytes received; "
+        f"{report.reconnects} reconnects, {report.divergences} divergences",
         highlight=False,
     )
     for code, count in report.errors.items():

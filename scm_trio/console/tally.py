@@ -9,7 +9,7 @@ from math import ceil
 import attrs
 from attrs import define, frozen
 
-from scm_trio.client import ChatError, ClientError, ConnectionLost, HandshakeRefused
+from scm_trio.client import Chat, ChatError, ClientError, ConnectionLost, GaveUp, HandshakeRefused
 from scm_trio.protocol import messages
 
 
@@ -31,7 +31,11 @@ class Percentiles:
 
 @frozen
 class Report:
-    """The outcome of a run. ``failed`` counts every question that did not get a whole, good answer."""
+    """The outcome of a run. ``failed`` counts every question that did not get a whole, good answer.
+
+    ``reconnects``: how often a client came back after a broken connection; its answers went on. ``divergences``: answers
+    whose text was not what the server had sent; there must be none.
+    """
 
     clients: int
     answers_ok: int
@@ -41,6 +45,8 @@ class Report:
     total_ms: Percentiles
     tokens_per_s: float
     received_bytes: int
+    reconnects: int
+    divergences: int
     errors: dict[str, int]
 
 
@@ -54,6 +60,8 @@ class Tally:
     total_s: list[float] = attrs.Factory(list)
     tokens: int = 0
     received_bytes: int = 0
+    reconnects: int = 0
+    divergences: int = 0
     errors: Counter[str] = attrs.Factory(Counter)
 
     def succeed(self, first_s: float, total_s: float, usage: messages.TokenUsage | None) -> None:
@@ -66,6 +74,12 @@ class Tally:
         self.errors[code] += questions
         self.progress(questions)
 
+    def leave(self, chat: Chat) -> None:
+        """Count what a client's connections were like."""
+        self.received_bytes += chat.received_bytes
+        self.reconnects += chat.reconnects
+        self.divergences += chat.divergences
+
     def report(self, clients: int, seconds: float) -> Report:
         return Report(
             clients=clients,
@@ -76,6 +90,8 @@ class Tally:
             total_ms=Percentiles.of(self.total_s),
             tokens_per_s=round(self.tokens / seconds, 1) if seconds else 0.0,
             received_bytes=self.received_bytes,
+            reconnects=self.reconnects,
+            divergences=self.divergences,
             errors=dict(self.errors.most_common()),
         )
 
@@ -87,6 +103,8 @@ def code_of(failure: ClientError) -> str:
             return failure.code
         case HandshakeRefused():
             return f"HTTP {failure.status} {failure.code}".rstrip()
+        case GaveUp(__cause__=ClientError() as cause):
+            return code_of(cause)
         case ConnectionLost(close_code=int(code)):
             return f"CLOSED {code}"
         case ConnectionLost():

@@ -80,6 +80,13 @@ _NOTICES: dict[str, tuple[str, str]] = {
     "SLOW": ("接收过慢", "Messages are taken too slowly"),
     "FLOOD": ("消息过于频繁", "Too many messages"),
     "BYE": ("再见", "Goodbye"),
+    "RECONNECTING": ("连接已断开，正在重新连接", "The connection is lost; reconnecting"),
+    "RECONNECTED": ("已重新连接", "Connected again"),
+    "STOPPED": ("已停止", "Stopped"),
+    "STOPPED_OFFLINE": (
+        "已停止；重新连接后会告知服务器",
+        "Stopped; the server will be told when the connection is back",
+    ),
     "ORIGIN": ("不允许该来源访问", "This origin is not allowed"),
     "USER_MISMATCH": ("userId 与令牌不符", "userId is not the token's"),
     "UPGRADE": ("此地址只接受 WebSocket 连接", "This address takes WebSocket connections only"),

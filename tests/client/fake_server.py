@@ -14,6 +14,8 @@ from scm_trio.client import Chat, open_chat_over
 from scm_trio.protocol import codec, messages
 
 URL = "ws://chat.test:8088"
+PATIENCE_S = 10_000.0
+"""Virtual seconds that a test may last: heartbeats keep a chat alive for ever."""
 USAGE = messages.TokenUsage(7, 3, 0, "provider")
 CONNECT = messages.Connect("c-1", "ann", "s-1", 30_000, 300_000, messages.Limits(1_048_576, 100, 8), (), (), "now")
 
@@ -116,8 +118,9 @@ class FakeServer:
 @asynccontextmanager
 async def chat_with(script: Script | None, server: FakeServer | None = None, **options: object) -> AsyncIterator[Chat]:
     client_end, server_end = memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon((server or FakeServer()).serve, server_end, script)
-        async with open_chat_over(client_end, URL, "token", **options) as chat:
-            yield chat
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon((server or FakeServer()).serve, server_end, script)
+            async with open_chat_over(client_end, URL, "token", **options) as chat:
+                yield chat
+            nursery.cancel_scope.cancel()

@@ -150,12 +150,42 @@ async def test_an_error_before_the_end_is_raised_after_the_last_event(autojump_c
         assert (answer.text, answer.end.finish_reason) == ("par", "timeout")
 
 
-async def test_a_gap_is_a_divergence_and_stops_the_model(autojump_clock):
+async def test_a_gap_is_asked_for_again_and_nobody_notices(autojump_clock):
+    async def script(server):
+        rid = (await server.next("CHAT_REQUEST")).request_id
+        await server.start(rid)
+        await server.data(rid, "a", 0)
+        # Two are missing, and more comes before the server hears of it.
+        await server.data(rid, "d", 3)
+        await server.data(rid, "e", 4)
+        await server.end(rid, "abcde")
+        resume = await server.next("CHAT_RESUME")
+        assert resume.data == messages.ChatResume("m-1", 0, 1)
+        assert resume.request_id != rid
+        await server.start(resume.request_id, resumed=True)
+        await server.data(resume.request_id, "bc", 1, next_index=3)
+        await server.data(resume.request_id, "de", 3, next_index=5)
+        await server.end(resume.request_id, "abcde")
+
+    async with chat_with(script) as chat:
+        answer = chat.ask("?")
+        assert [delta async for delta in answer] == ["a", "bc", "de"]
+        assert (answer.text, chat.divergences) == ("abcde", 0)
+        kinds = [type(event).__name__ async for event in answer.events()]
+        assert kinds == ["ChatStreamStart", *["ChatStreamData"] * 3, "ChatStreamEnd"]
+
+
+async def test_a_gap_that_stays_is_a_divergence_and_stops_the_model(autojump_clock):
     async def script(server):
         rid = (await server.next("CHAT_REQUEST")).request_id
         await server.start(rid)
         await server.data(rid, "a", 0)
         await server.data(rid, "c", 2)
+        # It is asked for twice, then the whole once, and that twice.
+        for wanted in (1, 0, 0):
+            assert (await server.next("CHAT_RESUME")).data.from_index == wanted
+            await server.start(rid, resumed=True)
+            await server.data(rid, "c", 2)
         assert (await server.next("CHAT_CANCEL")).data.request_id == rid
         await server.data(rid, "d", 3)
         await server.stopped(rid, "acd")
@@ -164,17 +194,63 @@ async def test_a_gap_is_a_divergence_and_stops_the_model(autojump_clock):
         seen, answer = [], chat.ask("?")
         with pytest.raises(Diverged, match="index 2"):
             await read_in_a_block(seen, answer)
-        assert (seen, answer.text, chat.divergences) == (["a"], "a", 1)
+        assert (seen, chat.divergences) == (["a"], 1)
         # The run's END still came, and says so to whoever asks.
         assert (await answer.cancel()).finish_reason == "cancelled"
 
 
-async def test_a_wrong_checksum_is_a_divergence(autojump_clock):
+async def test_a_wrong_checksum_is_mended_by_reading_all_of_it_again(autojump_clock):
     async def script(server):
         rid = (await server.next("CHAT_REQUEST")).request_id
         await server.start(rid)
+        await server.data(rid, "ab", 0)
+        await server.end(rid, "abc")
+        assert (await server.next("CHAT_RESUME")).data == messages.ChatResume("m-1", 0, 0)
+        await server.start(rid, resumed=True)
         await server.data(rid, "a", 0)
-        await server.end(rid, "b")
+        await server.data(rid, "bc", 1)
+        await server.end(rid, "abc")
+
+    async with chat_with(script) as chat:
+        answer = chat.ask("?")
+        assert [delta async for delta in answer] == ["ab", "c"]
+        assert (answer.text, answer.end.finish_reason, chat.divergences) == ("abc", "completed", 1)
+
+
+async def test_text_that_was_wrong_is_taken_back_by_a_reset(autojump_clock):
+    async def script(server):
+        rid = (await server.next("CHAT_REQUEST")).request_id
+        await server.start(rid)
+        await server.data(rid, "", 0, reasoning="hm")
+        await server.data(rid, "ax", 1)
+        await server.end(rid, "abc")
+        await server.next("CHAT_RESUME")
+        await server.start(rid, resumed=True)
+        await server.data(rid, "", 0, reasoning="hm")
+        await server.data(rid, "ab", 1)
+        await server.data(rid, "c", 2)
+        await server.end(rid, "abc")
+
+    async with chat_with(script) as chat:
+        answer = chat.ask("?")
+        events = [event async for event in answer.events()]
+        assert [getattr(event, "delta", type(event).__name__) for event in events] == [
+            *("ChatStreamStart", "", "ax"),
+            *("ChatStreamStart", "", "ab", "c", "ChatStreamEnd"),
+        ]
+        assert (events[3].reset, events[4].reasoning) == (True, "hm")
+        assert (answer.text, answer.reasoning) == ("abc", "hm")
+
+
+async def test_a_divergence_that_stays_is_told(autojump_clock):
+    async def script(server):
+        rid = (await server.next("CHAT_REQUEST")).request_id
+        for resumed in (False, True):
+            if resumed:
+                rid = (await server.next("CHAT_RESUME")).request_id
+            await server.start(rid, resumed=resumed)
+            await server.data(rid, "a", 0)
+            await server.end(rid, "b")
 
     async with chat_with(script) as chat:
         answer = chat.ask("?")

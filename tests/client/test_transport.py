@@ -9,6 +9,7 @@ from trio.testing import memory_stream_pair
 
 from scm_trio.client import HandshakeRefused, Unreachable, open_chat
 from scm_trio.client.transport import Address, ClosedEarly, Metered
+from scm_trio.client.wire import open_wire
 from tests.client.fake_server import FakeServer
 
 
@@ -31,6 +32,10 @@ def test_query_values_are_added_and_escaped():
     assert Address.parse("ws://h/x?a=1", userId="张 三", lang=None).resource == "/x?a=1&userId=%E5%BC%A0+%E4%B8%89"
 
 
+def test_a_query_value_that_is_there_is_replaced():
+    assert Address.parse("ws://h/x?sessionId=a&b=1", sessionId="c").resource == "/x?b=1&sessionId=c"
+
+
 @pytest.mark.parametrize("url", ["localhost:8088", "ftp://h", "ws://", ""])
 def test_another_url_is_refused(url):
     with pytest.raises(ValueError, match="not a WebSocket URL"):
@@ -50,6 +55,15 @@ async def test_a_chat_over_a_real_socket_opens_and_closes():
         async with open_chat(f"ws://127.0.0.1:{port}", "token") as chat:
             assert chat.connection.user_id == "ann"
             assert await chat.ping() < 5
+    await listener.aclose()
+
+
+async def test_a_wire_over_a_real_socket_opens_and_closes():
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_one, listener)
+        async with open_wire(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}", "token") as wire:
+            assert wire.connection.user_id == "ann"
     await listener.aclose()
 
 

@@ -9,7 +9,6 @@ from functools import partial
 import trio
 from trio.testing import memory_stream_pair
 
-from scm_trio.client import open_chat_over
 from scm_trio.client.wire import open_wire_over
 from tests.client.fake_server import FakeServer
 
@@ -42,10 +41,6 @@ class FakeGateway:
     def wires(self, url, token, **options):
         self.opened.append((url, token, options))
         return open_wire_over(self._dial(), url, token, **options)
-
-    def chats(self, url, token, **options):
-        self.opened.append((url, token, options))
-        return open_chat_over(self._dial(), url, token, **options)
 
     def _dial(self):
         client_end, server_end = memory_stream_pair()

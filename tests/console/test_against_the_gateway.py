@@ -15,7 +15,7 @@ SLOW_ANSWER = [step for number in range(60) for step in (Pause(0.05), f"word{num
 
 
 def opener(open_over, server):
-    def connect(_url, _token, **options):
+    def connect(_url, _token, *, reconnect=None, **options):
         return open_over(server.dial(), CHAT_URL, server.token(), user_id="user001", **options)
 
     return connect

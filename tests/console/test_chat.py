@@ -4,12 +4,13 @@ from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from trio.testing import memory_stream_pair
 from trio_websocket import wrap_server_stream
 
-from scm_trio.client import open_chat_over
+from scm_trio.client import open_chat
 from scm_trio.console import chat
 from scm_trio.console.terminal import Screen
 from scm_trio.protocol import messages
@@ -17,11 +18,15 @@ from tests.client.fake_server import FakeServer
 
 
 class Sitting:
-    """One run of the program: a server, a person who types, and what the terminal showed."""
+    """One run of the program: a server, a person who types, and what the terminal showed.
 
-    def __init__(self, script, *lines, serve=None):
-        self.server = FakeServer()
-        self.script = script
+    The scripts in ``later`` are for the connections after the first; with None the chat does not come back at all. Where
+    there is none left, nobody listens.
+    """
+
+    def __init__(self, script, *lines, serve=None, later=None):
+        self.scripts = [script, *(later or ())]
+        self.comes_back = later is not None
         self.lines = list(lines)
         self.serve = serve
         self.interrupt, self.interrupts = trio.open_memory_channel(10)
@@ -31,12 +36,20 @@ class Sitting:
 
     def _open(self, url, token, **options):
         self.opened = (url, token, options)
+        self.backoff = options.pop("reconnect")
+        reconnect = self.comes_back and attrs.evolve(self.backoff, chance=lambda: 0.5)
+        return open_chat(url, token, **options, connector=self._connect, reconnect=reconnect)
+
+    async def _connect(self):
+        await trio.lowlevel.checkpoint()
+        if not self.scripts:
+            raise ConnectionRefusedError("nobody listens")
         client_end, server_end = memory_stream_pair()
         if self.serve:
             self.nursery.start_soon(self.serve, server_end)
         else:
-            self.nursery.start_soon(self.server.serve, server_end, self.script)
-        return open_chat_over(client_end, url, token, **options)
+            self.nursery.start_soon(FakeServer().serve, server_end, self.scripts.pop(0))
+        return client_end
 
     async def _read_line(self, prompt):
         self.prompts.append(prompt)
@@ -199,20 +212,25 @@ async def test_an_interrupt_that_meets_an_error_shows_the_error(autojump_clock):
     assert "sorry: SERVER_BUSY (SERVER_BUSY)" in sitting.notes
 
 
+async def wrong_answer(server, request_id):
+    await server.start(request_id)
+    await server.data(request_id, "x", 0)
+    await server.end(request_id, "y")
+
+
 async def test_an_error_is_shown_and_the_conversation_goes_on(autojump_clock):
     async def script(server):
         await server.refuse((await server.next("CHAT_REQUEST")).request_id, "RATE_LIMITED")
         rid = (await server.next("CHAT_REQUEST")).request_id
-        await server.start(rid)
-        await server.data(rid, "x", 1)
-        await server.next("CHAT_CANCEL")
-        await server.stopped(rid, "xx")
+        await wrong_answer(server, rid)
+        await server.next("CHAT_RESUME")
+        await wrong_answer(server, rid)
         await server.answer_next("good")
 
     sitting = Sitting(script, "a", "b", "c")
     assert await sitting.run() == 1
     assert "sorry: RATE_LIMITED (RATE_LIMITED)" in sitting.notes
-    assert "index 1 came where 0 was due" in sitting.notes
+    assert "is not what the server sent: the checksum differs" in sitting.notes
     assert sitting.shown.endswith("good\n")
 
 
@@ -254,6 +272,169 @@ async def test_a_connection_lost_at_the_prompt_ends_the_program(autojump_clock):
     sitting = Sitting(script, "…")
     assert await sitting.run() == 1
     assert "connection lost (1011)" in sitting.notes
+
+
+# ---- breaks
+
+
+async def half(server):
+    """Begins an answer, and the connection breaks."""
+    rid = (await server.next("CHAT_REQUEST")).request_id
+    await server.start(rid)
+    await server.data(rid, "ha", 0)
+    await server.stream.aclose()
+
+
+@pytest.mark.parametrize(
+    ("lang", "lost", "back"),
+    [
+        ("en", "[The connection is lost; reconnecting]", "[Connected again]"),
+        ("zh", "[连接已断开，正在重新连接]", "[已重新连接]"),
+        (None, "[连接已断开，正在重新连接]", "[已重新连接]"),
+    ],
+)
+async def test_an_answer_goes_on_after_a_break_that_is_told_in_one_line(autojump_clock, lang, lost, back):
+    async def second(server):
+        await server.say("SYSTEM_MESSAGE", messages.SystemMessage("welcome"))
+        resume = await server.next("CHAT_RESUME")
+        await server.start(resume.request_id, resumed=True)
+        await server.data(resume.request_id, "lf", 1)
+        await server.end(resume.request_id, "half")
+
+    sitting = Sitting(half, later=[second])
+    assert await sitting.run(once="?", lang=lang) == 0
+    assert sitting.shown == "half\n"
+    assert sitting.notes == f"\n{lost}\n{back}\n[tiny · 10 tokens · 0.0 s]\n"
+
+
+async def test_a_long_break_at_the_prompt_is_told_once_and_the_conversation_goes_on(autojump_clock):
+    async def first(server):
+        await server.answer_next("one")
+        await server.stream.aclose()
+
+    async def second(server):
+        await server.socket.aclose(1013)
+
+    async def third(server):
+        await server.answer_next("two")
+
+    sitting = Sitting(first, "a", "", "", "", "", "b", later=[second, third])
+    assert await sitting.run(lang="en") == 0
+    assert sitting.shown == "one\ntwo\n"
+    assert sitting.notes.count("reconnecting") == 2
+    assert sitting.notes.count("Connected again") == 2
+
+
+async def test_an_interrupt_while_disconnected_stops_at_once(autojump_clock):
+    sitting = None
+
+    async def interrupt():
+        await trio.sleep(0.1)
+        sitting.interrupt.send_nowait(2)
+
+    async def first(server):
+        rid = (await server.next("CHAT_REQUEST")).request_id
+        await server.start(rid)
+        await server.data(rid, "ha", 0)
+        sitting.nursery.start_soon(interrupt)
+        await server.stream.aclose()
+
+    sitting = Sitting(first, "long?", "/quit", later=[])
+    assert await sitting.run(lang="en") == 0
+    assert sitting.shown == "ha\n"
+    assert "[Stopped; the server will be told when the connection is back]" in sitting.notes
+    # Half a second for each line that is typed.
+    assert trio.current_time() == pytest.approx(0.5 + 0.1 + 0.5)
+
+
+async def test_a_break_while_an_answer_is_being_stopped_is_not_waited_for(autojump_clock):
+    sitting = None
+
+    async def first(server):
+        rid = (await server.next("CHAT_REQUEST")).request_id
+        await server.start(rid)
+        sitting.interrupt.send_nowait(2)
+        await server.next("CHAT_CANCEL")
+        await server.stream.aclose()
+
+    sitting = Sitting(first, "long?", later=[])
+    assert await sitting.run(lang="en", once="long?") == 1
+    assert "[Stopped; the server will be told" in sitting.notes
+    assert trio.current_time() == 0
+
+
+async def test_a_question_that_was_never_sent_is_taken_back(autojump_clock):
+    sitting = None
+
+    async def interrupt():
+        await trio.sleep(0.7)
+        sitting.interrupt.send_nowait(2)
+
+    async def first(server):
+        sitting.nursery.start_soon(interrupt)
+        await server.stream.aclose()
+
+    sitting = Sitting(first, "lost?", "/quit", later=[])
+    assert await sitting.run(lang="en") == 0
+    assert "[Stopped; the server will be told when the connection is back]" in sitting.notes
+    assert sitting.shown == "\n"
+
+
+async def test_a_question_that_waits_for_the_next_server_is_taken_back(autojump_clock):
+    async def script(server):
+        await server.refuse((await server.next("CHAT_REQUEST")).request_id, "SHUTTING_DOWN")
+        await trio.sleep(1)
+        sitting.interrupt.send_nowait(2)
+
+    sitting = Sitting(script, "later?", "/quit", later=[])
+    assert await sitting.run(lang="en") == 0
+    assert "[Stopped]" in sitting.notes
+
+
+async def test_without_a_person_it_gives_up_in_the_end(autojump_clock):
+    sitting = Sitting(half, later=[])
+    assert await sitting.run(once="?", lang="en") == 1
+    assert trio.current_time() == pytest.approx(chat.PATIENCE_S)
+    assert sitting.notes.endswith("not connected again: cannot connect: nobody listens\n")
+
+
+async def test_with_a_person_it_never_gives_up(autojump_clock, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    sitting = Sitting(None, "/quit")
+    assert await sitting.run() == 0
+    assert sitting.backoff.give_up_after_s is None
+
+
+async def test_a_token_that_is_refused_on_the_way_back_is_one_line(autojump_clock):
+    async def serve(stream):
+        if sitting.refused:
+            async with trio.open_nursery() as nursery:
+                request = await wrap_server_stream(nursery, stream)
+                await request.reject(401, body=b'{"code":"TOKEN_EXPIRED","message":"x"}')
+        sitting.refused = True
+        await FakeServer().serve(stream, half)
+
+    sitting = Sitting(None, serve=serve, later=[])
+    sitting.refused = False
+    assert await sitting.run(once="?") == 1
+    assert sitting.notes.endswith("token expired: make one with scm-trio token --user NAME\n")
+
+
+async def test_a_token_file_is_read_again_when_its_token_has_expired(autojump_clock, tmp_path):
+    async def first(server):
+        assert server.headers[b"authorization"] == b"Bearer one"
+        file.write_text("two")
+        await server.socket.aclose(4401)
+
+    async def second(server):
+        assert server.headers[b"authorization"] == b"Bearer two"
+        await server.answer_next("yes")
+
+    file = tmp_path / "token"
+    file.write_text("one")
+    sitting = Sitting(first, later=[second])
+    assert await sitting.run(once="?", token=None, token_file=file) == 0
+    assert sitting.shown == "yes\n"
 
 
 async def test_notices_are_shown_and_a_fresh_token_is_taken(autojump_clock):
@@ -312,7 +493,8 @@ async def test_the_token_comes_from_the_option_then_the_file_then_the_environmen
     ):
         sitting = Sitting(None)
         assert await sitting.run(**options) == 0
-        assert sitting.opened[1] == wanted
+        token = sitting.opened[1]
+        assert (token() if callable(token) else token) == wanted
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@ import json
 from contextlib import contextmanager
 from io import StringIO
 
+import attrs
 import jwt
 import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from scm_trio.client import ConnectionLost, Diverged, HandshakeRefused, Unreachable, open_chat_over
+from scm_trio.client import ConnectionLost, Diverged, GaveUp, HandshakeRefused, Unreachable, open_chat
 from scm_trio.console import load
 from scm_trio.console.tally import Percentiles, Tally, code_of
 from scm_trio.console.terminal import Screen
@@ -21,6 +22,7 @@ class Yard:
 
     def __init__(self, nursery, script):
         self.nursery, self.script = nursery, script
+        self.comes_back = False
         self.tokens = []
         self.servers = []
         self.interrupt, self._interrupts = trio.open_memory_channel(1)
@@ -28,11 +30,16 @@ class Yard:
 
     def open(self, url, token, **options):
         self.tokens.append(token)
+        options["reconnect"] = self.comes_back and attrs.evolve(options["reconnect"], chance=lambda: 0.5)
+        return open_chat(url, token, connector=self.connect, **options)
+
+    async def connect(self):
+        await trio.lowlevel.checkpoint()
         client_end, server_end = memory_stream_pair()
         server = FakeServer()
         self.servers.append(server)
         self.nursery.start_soon(server.serve, server_end, self.script)
-        return open_chat_over(client_end, url, token, **options)
+        return client_end
 
     @contextmanager
     def interrupts(self):
@@ -109,6 +116,64 @@ async def test_failures_are_counted_by_their_code(autojump_clock):
     assert "  2 x RATE_LIMITED" in yard.shown
 
 
+async def test_what_breaks_in_between_is_counted_and_no_failure(autojump_clock):
+    async def script(server):
+        if len(yard.servers) == 1:
+            rid = (await server.next("CHAT_REQUEST")).request_id
+            await server.start(rid)
+            await server.data(rid, "a", 0)
+            await server.stream.aclose()
+        rid = (await server.next("CHAT_RESUME")).request_id
+        await server.start(rid, resumed=True)
+        await server.end(rid, "a")
+
+    async with trio.open_nursery() as nursery:
+        yard = Yard(nursery, script)
+        yard.comes_back = True
+        assert await yard.run(clients=1, requests=1) == 0
+        nursery.cancel_scope.cancel()
+    assert "answers: 1 ok, 0 failed" in yard.shown
+    assert "1 reconnects, 0 divergences" in yard.shown
+
+
+async def test_a_divergence_is_a_failure_even_when_it_was_mended(autojump_clock):
+    async def script(server):
+        for _ in range(2):
+            rid = (await server.next("CHAT_REQUEST")).request_id
+            await server.start(rid)
+            await server.end(rid, "a")
+            rid = (await server.next("CHAT_RESUME")).request_id
+            await server.answer(rid, "a")
+
+    yard = await run(script, clients=1, requests=2)
+    assert yard.code == 1
+    assert "answers: 2 ok, 0 failed" in yard.shown
+    assert "0 reconnects, 2 divergences" in yard.shown
+
+
+async def test_a_server_that_stays_away_fails_the_rest(autojump_clock):
+    async def script(server):
+        await server.answer_next("a")
+        await server.stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        yard = Yard(nursery, script)
+        yard.comes_back = True
+        connect, calls = yard.connect, []
+
+        async def once():
+            calls.append(trio.current_time())
+            if len(calls) > 1:
+                raise ConnectionRefusedError
+            return await connect()
+
+        yard.connect = once
+        assert await yard.run(clients=1, requests=3) == 1
+        nursery.cancel_scope.cancel()
+    assert calls[-1] == pytest.approx(load.PATIENCE_S)
+    assert "  2 x UNREACHABLE" in yard.shown
+
+
 async def test_an_answer_that_never_ends_is_given_up(autojump_clock):
     async def script(server):
         await server.next("CHAT_REQUEST")
@@ -131,10 +196,10 @@ async def test_a_client_that_does_not_get_in_fails_all_its_questions(autojump_cl
 
 
 def refuse(url, token, **options):
-    client_end, server_end = memory_stream_pair()
-    server_end.receive_stream.close()
-    server_end.send_stream.close()
-    return open_chat_over(client_end, url, token, **options)
+    async def connect():
+        raise ConnectionRefusedError
+
+    return open_chat(url, token, connector=connect, **options)
 
 
 async def test_an_interrupt_ends_the_run_and_shows_what_there_is(autojump_clock):
@@ -176,6 +241,7 @@ async def test_a_wrong_call_is_exit_code_two(autojump_clock, options):
         (ConnectionLost(4410, "x", reconnect=True), "CLOSED 4410"),
         (Unreachable("x"), "UNREACHABLE"),
         (Diverged("m", "x"), "DIVERGED"),
+        (GaveUp(HandshakeRefused(401, "TOKEN_EXPIRED", "x")), "HTTP 401 TOKEN_EXPIRED"),
     ],
 )
 def test_every_failure_has_a_short_code(failure, code):
