@@ -26,8 +26,11 @@ from scm_trio.chat.history import History
 from scm_trio.chat.journal import StoreJournal
 from scm_trio.chat.limits import UserRates
 from scm_trio.chat.offer import Offer
+from scm_trio.chat.people import People, people_of
+from scm_trio.chat.plan import Opened
 from scm_trio.chat.prompt import estimate_tokens, fits
 from scm_trio.chat.quota import Quotas
+from scm_trio.chat.run import Run
 from scm_trio.chat.service import ChatService, Rules
 from scm_trio.chat.sessions import Sessions
 from scm_trio.chat.usage import Cost, Spending, cost_of
@@ -162,6 +165,7 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
             )
             tasks.start_soon(house.gate.service.keep_checkpoints)
             tasks.start_soon(house.gate.deliveries.keep)
+            tasks.start_soon(house.gate.people.run)
             try:
                 yield house
             finally:
@@ -230,13 +234,16 @@ def _build(
         max_connections_per_user=settings.session.max_connections_per_user,
     )
     service = ChatService(providers, journal, metrics, rules, clock.new_id)
-    audience = Audience(hub)
-    service.on_begun, service.on_said = audience.begun, audience.said
+    audience, people = Audience(hub), people_of(database, hub)
+    service.on_begun, service.on_said = partial(_begun, audience, people), audience.said
+    sessions = Sessions(database, service, audience, clock.now, clock.new_id)
+    sessions.on_members = people.changed
     gate = Gate(
         service=service,
-        sessions=Sessions(database, service, audience, clock.now, clock.new_id),
+        sessions=sessions,
         deliveries=Deliveries(database, lambda user_id: bool(hub.of_user(user_id))),
         hub=hub,
+        people=people,
         rates=UserRates(settings.message.rate_limit_per_minute),
         metrics=metrics,
         settings=settings,
@@ -247,6 +254,11 @@ def _build(
     app = build_app(_web_services(gate, parts, files, Offer(providers, config.ai), quotas))
     body_limits = {FILES_PATH: config.files.max_size_bytes + OVERHEAD_BYTES}
     return House(config, gate, Listener(gate, app, body_limits=body_limits), database, files, providers)
+
+
+def _begun(audience: Audience, people: People, run: Run, opened: Opened) -> None:
+    people.typists.asked(opened.session.global_id, run.user_id)
+    audience.begun(run, opened)
 
 
 def _web_services(gate: Gate, parts: Parts, files: Files, offer: Offer, quotas: Quotas) -> WebServices:

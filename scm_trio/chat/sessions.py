@@ -42,6 +42,9 @@ class Sessions:
         audience: who is connected.
         now: wall clock, seconds since the epoch.
         new_id: makes unguessable ids.
+
+    Attributes:
+        on_members: told of every change of a session, with what each member calls it now, and who is none any more.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Sessions:
         self._audience = audience
         self._now = now
         self._new_id = new_id
+        self.on_members: Callable[[str, Mapping[str, str], Collection[str]], None] = _to_nobody
 
     # ---- changing; all of it may raise StoreError
 
@@ -75,8 +79,10 @@ class Sessions:
         )
 
         def effect(views: Mapping[str, SessionView]) -> messages.SessionInfo:
+            mine = views[caller.user_id]
+            self.on_members(mine.global_id, _names(views), ())
             self._tell(caller, views, new_to=views)
-            return session_info(views[caller.user_id])
+            return session_info(mine)
 
         return await self._database.change(effect, _create, caller.user_id, f"s-{self._new_id()}", new, self._now())
 
@@ -156,6 +162,7 @@ class Sessions:
             connection.lose(changed.global_id)
             connection.cut_off(changed.global_id)
         self._service.session_changed(changed.after, changed.views)
+        self.on_members(changed.global_id, _names(changed.views), changed.removed)
         names = {user_id: changed.before.name_for(user_id) for user_id in changed.removed}
         self._tell_gone(caller, changed.global_id, names)
         self._tell(caller, changed.views, new_to=changed.added)
@@ -168,6 +175,7 @@ class Sessions:
         for connection in self._audience.of(deleted.names):
             connection.lose(deleted.global_id)
         self._service.session_deleted(deleted.global_id)
+        self.on_members(deleted.global_id, {}, tuple(deleted.names))
         self._tell_gone(caller, deleted.global_id, deleted.names)
         return _gone(deleted.global_id, deleted.names[caller.user_id])
 
@@ -193,6 +201,14 @@ class Sessions:
             name, user_id = names[connection.user_id], connection.user_id
             event = SessionEvent("SESSION_DELETE", _gone(global_id, name), global_id, name, user_id)
             connection.tell(_answering(event, caller, connection))
+
+
+def _to_nobody(*_: object) -> None:
+    """Before somebody listens."""
+
+
+def _names(views: Mapping[str, SessionView]) -> dict[str, str]:
+    return {user_id: seen.session_id for user_id, seen in views.items()}
 
 
 def _create(

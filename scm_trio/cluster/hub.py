@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
 import trio
@@ -42,6 +42,30 @@ class SessionEvent:
     request_id: str | None = None
 
 
+@frozen
+class StateNews:
+    """How something is now, of which nobody needs to know how it was before: whether somebody types, or is here.
+
+    Attributes:
+        kind: the message's type on the wire.
+        data: an instance of the type's class.
+        user_id: whom it is about.
+        global_id: the session that it is about, and
+        name: what the receiver calls that; None: it is about none.
+    """
+
+    kind: str
+    data: Any
+    user_id: str
+    global_id: str | None = None
+    name: str | None = None
+
+    @property
+    def subject(self) -> tuple[object, ...]:
+        """What it is about: what comes later about the same replaces it."""
+        return type(self.data), self.user_id, self.global_id
+
+
 class Connection(Protocol):
     """What the hub needs to know of a connection."""
 
@@ -76,6 +100,9 @@ class Connection(Protocol):
     def cut_off(self, global_id: str) -> None:
         """End the answers of a session that are being sent, with a word, here alone."""
 
+    def tell_state(self, news: StateNews) -> None:
+        """Send it when the socket is free, in the place of what still waits about the same. Does not wait."""
+
     def disconnect(self, reason: Disconnect | None) -> None: ...
 
 
@@ -84,6 +111,10 @@ class Hub:
 
     Admission never awaits, so that it cannot race. Sessions are named by any hashable keys, on which those who open
     them and those who look for them have agreed.
+
+    Attributes:
+        on_join: called after a connection has joined.
+        on_leave: called after one has left.
     """
 
     def __init__(self, *, max_connections: int, max_connections_per_user: int) -> None:
@@ -94,6 +125,8 @@ class Hub:
         self._admitted_by_user: dict[str, int] = defaultdict(int)
         self._by_user: dict[str, dict[str, Connection]] = defaultdict(dict)
         self._by_session: dict[Hashable, dict[str, Connection]] = defaultdict(dict)
+        self.on_join: Callable[[Connection], None] = _nobody_cares
+        self.on_leave: Callable[[Connection], None] = _nobody_cares
 
     @property
     def active(self) -> int:
@@ -128,10 +161,12 @@ class Hub:
 
     def join(self, connection: Connection) -> None:
         self._by_user[connection.user_id][connection.connection_id] = connection
+        self.on_join(connection)
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection; what it has open it has closed before."""
         _take_out(self._by_user, connection.user_id, connection)
+        self.on_leave(connection)
 
     def open(self, connection: Connection, session: Hashable) -> None:
         """Note that a connection wants to see what happens in a session."""
@@ -156,6 +191,10 @@ class Hub:
 
     def of_user(self, user_id: str) -> list[Connection]:
         return list(self._by_user.get(user_id, {}).values())
+
+
+def _nobody_cares(_: Connection) -> None:
+    """Before somebody listens."""
 
 
 def _take_out(index: dict[Any, dict[str, Connection]], key: Hashable, connection: Connection) -> None:

@@ -82,6 +82,7 @@ async def _live(wire: Wire, websocket: WebSocketConnection, visit: Visit, gate: 
             arrival = await arrive(link)
             await _greet(link, arrival)
             settle_in(link, arrival)
+            link.news.open()
             inner.start_soon(_heartbeat, link)
             await _read(link, websocket)
         except Disconnect as exc:

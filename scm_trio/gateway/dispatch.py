@@ -19,9 +19,9 @@ from scm_trio.errors import (
     RequestFailed,
     StoreError,
     TooManyStreams,
-    UnknownType,
 )
 from scm_trio.gateway.link import Link, Viewer
+from scm_trio.gateway.people import start_typing, stop_typing, tell_statuses
 from scm_trio.gateway.sessions import create_session, delete_session, list_sessions, mark_read, update_session
 from scm_trio.model import Principal
 from scm_trio.protocol import messages
@@ -44,7 +44,7 @@ async def dispatch(link: Link, received: Received) -> None:
     try:
         if received.user_id not in (None, link.user_id):
             raise InvalidMessage(field="userId", expected="own")
-        await HANDLERS.get(received.kind, refuse)(link, received)
+        await HANDLERS[received.kind](link, received)
     except RequestFailed as exc:
         await link.send_error(exc, request_id_of(received), session_id=received.session_id)
 
@@ -188,10 +188,6 @@ async def leave(_: Link, received: Received) -> None:
     raise Disconnect(CloseCode.NORMAL, "BYE", request_id=received.request_id)
 
 
-async def refuse(_: Link, received: Received) -> None:
-    raise UnknownType("not served", field="type", kind=received.kind, notice="NOT_YET")
-
-
 HANDLERS: dict[str, Handler] = {
     "HEARTBEAT": answer_heartbeat,
     "CHAT_REQUEST": start_stream,
@@ -203,5 +199,8 @@ HANDLERS: dict[str, Handler] = {
     "SESSION_DELETE": delete_session,
     "SESSION_LIST": list_sessions,
     "MESSAGE_READ": mark_read,
+    "TYPING_START": start_typing,
+    "TYPING_STOP": stop_typing,
+    "ONLINE_STATUS": tell_statuses,
     "DISCONNECT": leave,
 }

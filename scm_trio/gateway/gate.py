@@ -10,6 +10,7 @@ from attrs import frozen
 
 from scm_trio.chat.deliveries import Deliveries
 from scm_trio.chat.limits import UserRates
+from scm_trio.chat.people import People
 from scm_trio.chat.service import ChatService
 from scm_trio.chat.sessions import Sessions
 from scm_trio.cluster.hub import Hub
@@ -62,6 +63,7 @@ class Gate:
     sessions: Sessions
     deliveries: Deliveries
     hub: Hub
+    people: People
     rates: UserRates
     metrics: Metrics
     settings: WebSocket

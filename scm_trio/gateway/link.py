@@ -9,9 +9,10 @@ import trio
 
 from scm_trio.chat.answer import Answer, Notice
 from scm_trio.chat.registry import session_key
-from scm_trio.cluster.hub import SessionEvent
+from scm_trio.cluster.hub import SessionEvent, StateNews
 from scm_trio.errors import CloseCode, Disconnect, NotFound, RequestFailed
 from scm_trio.gateway.gate import Gate, Visit
+from scm_trio.gateway.news import News
 from scm_trio.gateway.outbox import Outbox
 from scm_trio.gateway.wire import Wire, text_frame
 from scm_trio.model import Message, Session
@@ -108,7 +109,8 @@ class Link:
         nursery: holds the tasks of this connection; everything in it dies with the connection.
         viewers: the runs that are being sent, by their answers' ids.
         stream: the task that sends one of them.
-        outbox: what else it is told.
+        outbox: what else it is told of its sessions, in order.
+        news: how things are that it is told of, the newest only.
         losses: how often its user lost a session; who looks up what he may see looks again when that has changed.
     """
 
@@ -127,6 +129,7 @@ class Link:
         self.stream = stream
         self.losses = 0
         self.outbox = Outbox(nursery, wire.send, self.event_frame, self._given, self._fall_behind)
+        self.news = News(nursery, wire.send, self._state_frame, self._fall_behind)
         self._open: dict[Hashable, None] = {}
 
     @property
@@ -197,6 +200,7 @@ class Link:
         """The session is the user's no more: what has happened there and was not sent is not sent any more."""
         self.losses += 1
         self.outbox.drop(global_id)
+        self.news.drop(global_id)
         self.close_session(global_id)
 
     def cut_off(self, global_id: str) -> None:
@@ -241,6 +245,15 @@ class Link:
 
     def event_frame(self, event: SessionEvent) -> bytes:
         return self.frame(event.kind, event.data, event.request_id, event.name, event.user_id)
+
+    def tell_state(self, news: StateNews) -> None:
+        """Send it when the socket is free, in the place of what still waits about the same. Does not wait."""
+        self.news.put(news)
+
+    def _state_frame(self, news: StateNews) -> bytes:
+        self.gate.metrics.message_out(news.kind)
+        at = timestamp(self.gate.clock.now())
+        return text_frame(encode(news.kind, news.data, at=at, session_id=news.name, user_id=news.user_id))
 
     def _given(self, message: Message) -> None:
         self.gate.deliveries.note(self.user_id, message)

@@ -53,7 +53,6 @@ _NOTICES: dict[str, tuple[str, str]] = {
         "没有可用的 AI 服务：请设置 OPENAI_API_KEY，或安装 scm-trio[local]，或在配置中填写 scm.ai.providers",
         "No AI service: set OPENAI_API_KEY, install scm-trio[local], or fill in scm.ai.providers in the configuration",
     ),
-    "NOT_YET": ("本服务器尚不支持 {kind}", "This server does not support {kind} yet"),
     "RETRYING": ("{provider} 暂时没有回答，正在重试", "{provider} does not answer for the moment; trying again"),
     "FALLBACK": ("已切换到 {provider}", "{provider} answers instead"),
     "FILE_TOO_LARGE": ("文件过大，最多 {limit} 字节", "The file is too large: at most {limit} bytes"),
@@ -133,6 +132,7 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "one_file": ("每个请求只能上传一个文件", "one file per request is expected"),
     "too_many": ("数量过多", "there are too many"),
     "repeated": ("不能重复", "it must not be repeated"),
+    "status_or_users": ("status 与 userIds 至少填一个", "status or userIds is expected"),
     "session": ("URL 与消息中都没有 sessionId", "neither the URL nor the message has a sessionId"),
     "unsupported": ("尚不支持", "it is not supported yet"),
 }

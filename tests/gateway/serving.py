@@ -149,6 +149,10 @@ async def replies(peer: Peer, request_id: str | None, *kinds: str) -> list[dict[
     return found
 
 
+def without_presence(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for each in messages if each["type"] != "ONLINE_STATUS"]
+
+
 def said(messages: list[dict[str, Any]]) -> str:
     return "".join(each["data"]["content"] for each in messages if each["type"] == "CHAT_STREAM_DATA")
 

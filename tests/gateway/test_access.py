@@ -66,6 +66,8 @@ def in_it(**more: Any) -> Callable[[Place], dict[str, Any]]:
 
 
 START, END = "CHAT_STREAM_START", "CHAT_STREAM_END"
+SILENCE = "HEARTBEAT"
+"""What has no answer when it succeeds is told by that of the heartbeat that follows it."""
 ME_ALONE = [{"userId": ANN, "role": "owner"}]
 EVERYBODY = [{"userId": user, "role": "owner"} for user in (ANN, BOB, EVE, DAN)]
 
@@ -101,11 +103,13 @@ ROWS = [
     Row("SESSION_UPDATE", in_it(members=ME_ALONE), "ok", "FORBIDDEN", "FORBIDDEN"),
     Row("SESSION_UPDATE", in_it(members=EVERYBODY), "ok", "FORBIDDEN", "FORBIDDEN"),
     Row("SESSION_DELETE", in_it(), "ok", "FORBIDDEN", "FORBIDDEN"),
+    Row("TYPING_START", in_it(), "ok", "ok", "FORBIDDEN", done_by=SILENCE),
+    Row("TYPING_STOP", in_it(), "ok", "ok", "FORBIDDEN", done_by=SILENCE),
     Row("MESSAGE_READ", lambda place: in_it(messageId=place.answer)(place), "ok", "ok", "ok"),
     Row("MESSAGE_READ", in_it(messageId="msg-none"), "NOT_FOUND", "NOT_FOUND", "NOT_FOUND"),
 ]
 
-NAME_NOTHING = {"HEARTBEAT", "AUTH_REFRESH", "DISCONNECT", "SESSION_CREATE", "SESSION_LIST"}
+NAME_NOTHING = {"HEARTBEAT", "AUTH_REFRESH", "DISCONNECT", "SESSION_CREATE", "SESSION_LIST", "ONLINE_STATUS"}
 """Verbs that name no session and no message."""
 
 
@@ -138,6 +142,12 @@ async def attempt(peer: Peer, row: Row, place: Place) -> dict[str, Any]:
     """Do what the row says; returns the reply that tells how it went."""
     data = row.data(place)
     await peer.send(row.kind, data, request_id="walk", **({"sessionId": place.session_id} if row.in_session else {}))
+    if row.done_by == SILENCE:
+        await peer.send("HEARTBEAT", request_id="after")
+        messages = [await peer.receive()]
+        while messages[-1].get("requestId") != "after":
+            messages.append(await peer.receive())
+        return next((each for each in messages if each.get("requestId") == "walk"), messages[-1])
     while True:
         message = await peer.receive()
         kind, told = message["type"], message["data"]

@@ -5,6 +5,8 @@ import pytest
 import trio
 
 from scm_trio.config import Messages
+from scm_trio.gateway.dispatch import HANDLERS
+from scm_trio.protocol.messages import CLIENT_TYPES
 from scm_trio.providers.scripted import Scripted, Stall
 
 from .serving import ask, ended, frame, parse_frames, read_all, serving, text, upgrade, websocket
@@ -49,7 +51,12 @@ from .serving import ask, ended, frame, parse_frames, read_all, serving, text, u
         ('{"type": "CHAT_CANCEL", "data": {"requestId": "no"}}', "NOT_FOUND", None),
         ('{"type": "CHAT_RESUME", "data": {"messageId": "no"}}', "NOT_FOUND", None),
         ('{"type": "SESSION_LIST", "data": {"before": "no"}}', "INVALID_MESSAGE", "data.before"),
-        ('{"type": "TYPING_START"}', "UNKNOWN_TYPE", "type"),
+        ('{"type": "TYPING_START", "sessionId": "no"}', "NOT_FOUND", None),
+        ('{"type": "TYPING_STOP", "data": {"sessionId": "no"}}', "NOT_FOUND", None),
+        ('{"type": "TYPING_START", "data": {"userId": "user002"}}', "INVALID_MESSAGE", "data.userId"),
+        ('{"type": "ONLINE_STATUS"}', "INVALID_MESSAGE", "data.status"),
+        ('{"type": "ONLINE_STATUS", "data": {"status": "busy"}}', "INVALID_MESSAGE", "data.status"),
+        ('{"type": "ONLINE_STATUS", "data": {"userIds": "user002"}}', "INVALID_MESSAGE", "data.userIds"),
     ],
 )
 async def test_a_bad_message_gets_one_error_that_names_the_field_and_the_connection_lives(
@@ -74,12 +81,8 @@ async def test_an_error_echoes_the_request_id_of_a_message_that_could_not_be_rea
         assert (await peer.receive())["requestId"] == "r2"
 
 
-async def test_a_type_that_is_not_served_yet_is_said_to_be_so(autojump_clock):
-    async with serving() as server, server.peer(query="&lang=en") as peer:
-        await peer.send("TYPING_START", request_id="s1")
-        error = await peer.receive()
-    assert error["data"] == "This server does not support TYPING_START yet"
-    assert error["requestId"] == "s1"
+def test_every_type_of_a_client_is_served():
+    assert set(HANDLERS) == set(CLIENT_TYPES)
 
 
 async def test_ones_own_user_id_may_be_named(autojump_clock):

@@ -93,13 +93,13 @@ async def test_repeating_oneself_is_free(autojump_clock):
     assert len(provider.prompts) == 3
 
 
-async def test_types_that_are_not_served_are_counted_too(autojump_clock):
+async def test_typing_is_counted_too(autojump_clock):
     async with serving(config=THREE) as server, server.peer() as peer:
         codes = []
         for _ in range(4):
-            await peer.send("TYPING_START")
+            await peer.send("TYPING_START", sessionId="nowhere")
             codes.append((await peer.receive())["error"]["code"])
-    assert codes == ["UNKNOWN_TYPE"] * 3 + ["RATE_LIMITED"]
+    assert codes == ["NOT_FOUND"] * 3 + ["RATE_LIMITED"]
 
 
 async def test_a_limit_of_nothing_is_no_limit(autojump_clock):

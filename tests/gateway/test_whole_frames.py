@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from scm_trio.chat.limits import UserRates
+from scm_trio.chat.people import people_of
 from scm_trio.chat.service import ChatService, Rules
 from scm_trio.cluster.hub import Hub
 from scm_trio.config import WebSocket
@@ -72,11 +73,13 @@ def light_gate(runs: trio.Nursery, provider: Scripted) -> Gate:
     """A gate without a database, so that hundreds of them are built in seconds."""
     ids = iter(range(10**6))
     new_id = lambda: f"{next(ids):04d}"
+    hub = Hub(max_connections=10, max_connections_per_user=10)
     return Gate(
         service=ChatService({"openai": provider}, FakeJournal(), Silent(), Rules(), new_id),
         sessions=Silent(),
         deliveries=NobodyWasAway(),
-        hub=Hub(max_connections=10, max_connections_per_user=10),
+        hub=hub,
+        people=people_of(Silent(), hub),
         rates=UserRates(0),
         metrics=Silent(),
         settings=WebSocket(),

@@ -33,7 +33,6 @@ GIVEN = {
     "PROVIDER_UNKNOWN": {"provider"},
     "MODEL_UNKNOWN": {"model"},
     "TIMEOUT": {"field"},
-    "NOT_YET": {"kind"},
     "RETRYING": {"provider"},
     "FALLBACK": {"provider"},
     "IMAGES_UNSEEN": {"provider"},
@@ -145,9 +144,6 @@ def test_the_sentences_read_well():
     )
     assert sentence("INVALID_MESSAGE", "en", field="data.status", expected="online | away") == (
         "Field data.status is invalid: one of online | away is expected"
-    )
-    assert sentence("UNKNOWN_TYPE", "en", notice="NOT_YET", kind="SESSION_LIST") == (
-        "This server does not support SESSION_LIST yet"
     )
     assert sentence("TIMEOUT", "zh", field="first_token") == "等待超时：首个词元"
     assert sentence("TIMEOUT", "en", field="total") == "It took too long: the whole answer"
