@@ -174,6 +174,16 @@ class StoreJournal:
         """
         return await self._database.read(_recall, user_id, message_id)
 
+    async def withdraw(self, run: Run) -> None:
+        """Leave nothing of a run that was refused although ``open`` may have been done, or may yet be.
+
+        Writes are done in their order, so that this one finds what an ``open`` that nobody waited for has left.
+
+        Raises:
+            StoreError: the database failed; the next start seals the run.
+        """
+        await self._database.write(runs.discard_run, run.info.message_id)
+
     async def checkpoint(self, runs: Sequence[Run]) -> None:
         """Make the text so far of all these durable, in one transaction.
 

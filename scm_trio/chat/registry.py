@@ -91,8 +91,8 @@ class Registry:
         return self._by_request.get((user_id, request_id))
 
     def live_of(self, user_id: str) -> Sequence[Run]:
-        """The user's runs that have not ended, oldest first."""
-        return tuple(self._live_by_user.get(user_id, ()))
+        """The user's runs that have not ended, oldest first; those that were refused are none."""
+        return tuple(run for run in self._live_by_user.get(user_id, ()) if run.is_live)
 
     def live_in(self, session: Hashable) -> Sequence[Run]:
         """The runs of a session, by one of its ``session_keys``, that have begun and not ended, oldest first."""
@@ -110,8 +110,8 @@ class Registry:
         return [run for runs in self._live_by_user.values() for run in runs]
 
     def ended(self) -> Iterable[tuple[Run, float]]:
-        """Runs that have ended, with Trio's time at which they did."""
-        return [(run, run.ended_at) for run in self._runs.values() if run.ended_at is not None]
+        """Runs that have ended and are stored, with Trio's time at which they did."""
+        return [(run, run.ended_at) for run in self._runs.values() if run.ended_at is not None and run.is_stored]
 
     async def wait_idle(self) -> None:
         """Return when none lives."""

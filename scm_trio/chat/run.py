@@ -17,6 +17,7 @@ from attrs import evolve
 
 from scm_trio.chat.answer import Answer, Notice, StoredAnswer
 from scm_trio.chat.attempts import Attempts
+from scm_trio.chat.persistence import store, store_late
 from scm_trio.chat.plan import Deadlines, Opened, Plan, Question, Said
 from scm_trio.chat.prompt import estimate_turns
 from scm_trio.errors import (
@@ -84,6 +85,9 @@ class Journal(Protocol):
             NotFound: there is none, or the user is no member.
         """
 
+    async def withdraw(self, run: Run) -> None:
+        """Leave nothing of a run that was refused although ``open`` may have been done, or may yet be."""
+
     async def checkpoint(self, runs: Sequence[Run]) -> None:
         """Make the text so far of all these durable."""
 
@@ -118,6 +122,7 @@ class Run(Answer):
     Attributes:
         attempts: who was asked, for the ledger.
         saved_upto: the ``said_upto`` that would survive the process.
+        is_stored: nothing more will be stored of it, so that it may be forgotten.
         on_repeat: called when its request turns out to have been answered before.
         on_begun: called when its question has been stored, before anything is said.
         on_said: called when the answer has been stored, before its end is told.
@@ -129,6 +134,7 @@ class Run(Answer):
         self.started_at = trio.current_time()
         self.attempts = Attempts(plan.info, self.started_at)
         self.saved_upto = (0, 0)
+        self.is_stored = False
         self.on_repeat: Callable[[], None] = _nothing
         self.on_begun: Callable[[Run, Opened], None] = _nothing
         self.on_said: Callable[[Run, Said], None] = _nothing
@@ -210,6 +216,7 @@ class Run(Answer):
             log.exception("run broke", message_id=self.info.message_id)
             self._give_up()
         finally:
+            self.is_stored = True
             self._leave(done)
 
     def _leave(self, done: Callable[[Run], None]) -> None:
@@ -219,8 +226,7 @@ class Run(Answer):
 
     def _give_up(self) -> None:
         if not self.opened.is_set():
-            self.refusal = Internal("run")
-            self.opened.set()
+            self._refuse(Internal("run"))
         elif not self.ended.is_set():
             self.failure = Internal("run")
             self.ending = self._make_ending(FinishReason.ERROR, Usage(source="estimated"))
@@ -235,15 +241,16 @@ class Run(Answer):
             with trio.move_on_after(STORE_LIMIT_S):
                 opened = await self._journal.open(self)
             if opened is None:
-                self.refusal = ServerBusy("store", retry_after_s=STORE_LIMIT_S)
+                self._refuse(ServerBusy("store", retry_after_s=STORE_LIMIT_S))
+                # The write that was given up may yet be done. Until it is undone, the same request is refused as well.
+                await store_late(lambda: self._journal.withdraw(self), self.info.message_id)
         except RequestFailed as exc:
             self.refusal = exc
         except StoreError as exc:
             log.error("run not stored", message_id=self.info.message_id, error=str(exc))  # noqa: TRY400
             self.refusal = Internal("store")
         except trio.Cancelled:
-            self.refusal = ShuttingDown()
-            self.opened.set()
+            self._refuse(self.refusal or ShuttingDown())
             raise
         if isinstance(opened, StoredAnswer):
             self.on_repeat()
@@ -252,6 +259,10 @@ class Run(Answer):
             self.notify(Notice("IMAGES_UNSEEN", self.info.provider))
         self.opened.set()
         return opened.prompt if isinstance(opened, Opened) else None
+
+    def _refuse(self, refusal: RequestFailed) -> None:
+        self.refusal = refusal
+        self.opened.set()
 
     async def _answer(self, prompt: Prompt, done: Callable[[Run], None]) -> None:
         self._observer.run_started()
@@ -265,11 +276,13 @@ class Run(Answer):
             failed = reason is FinishReason.ERROR and self.failure is not None
             outcome = self.failure.code if failed and self.failure else reason.value
             self.attempts.end(outcome, spent, self.started_at + ending.duration_s)
-            await self._store(ending)
+            self.is_stored = await store(lambda: self._end(ending), self.info.message_id, STORE_LIMIT_S)
             self.seal()
             self._report(ending)
             # A provider that hangs in its closing holds its task, but no place among the running answers.
             self._leave(done)
+            if not self.is_stored:
+                await store_late(lambda: self._end(ending), self.info.message_id)
 
     async def _read(self, prompt: Prompt) -> None:
         """Read the provider to its end."""
@@ -428,15 +441,8 @@ class Run(Answer):
             cancel_s=max(0.0, closed_at - wish.at) if wish else None,
         )
 
-    async def _store(self, ending: Ending) -> None:
-        # Shielded: what was said and what it cost must be kept, whoever is in a hurry.
-        with trio.move_on_after(STORE_LIMIT_S, shield=True) as limit:
-            try:
-                await self._journal.end(self, ending)
-            except StoreError as exc:
-                log.error("answer not stored", message_id=self.info.message_id, error=str(exc))  # noqa: TRY400
-        if limit.cancelled_caught:
-            log.error("answer not stored in time", message_id=self.info.message_id)
+    async def _end(self, ending: Ending) -> None:
+        await self._journal.end(self, ending)
 
     def _report(self, ending: Ending) -> None:
         self._observer.run_ended(self.info.provider, ending.reason.value, ending.duration_s, ending.usage)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import asdict, evolve, field, frozen
-from sqlalchemy import Connection, Select, bindparam, func, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from scm_trio.model import FinishReason, Message, Usage
@@ -26,8 +26,8 @@ from scm_trio.store.ledger import (
 )
 from scm_trio.store.messages import add_message
 from scm_trio.store.prepared import Prepared, Row
-from scm_trio.store.quota import release_dead
-from scm_trio.store.schema import ENDED, RUNNING, insert_unless_there, run_is_running, runs
+from scm_trio.store.quota import release, release_dead
+from scm_trio.store.schema import ENDED, RUNNING, insert_unless_there, messages, run_is_running, runs, usage
 
 __all__ = [
     "Attempt",
@@ -37,6 +37,7 @@ __all__ = [
     "RunRow",
     "SettledAttempt",
     "checkpoint",
+    "discard_run",
     "end_run",
     "find_run",
     "find_run_by_request",
@@ -159,6 +160,23 @@ def end_run(conn: Connection, ended: EndedRun) -> Message | None:
     if row is None or not (ended.content or ended.finish_reason is not FinishReason.ERROR):
         return None
     return add_message(conn, _answer(row, ended))
+
+
+def discard_run(conn: Connection, run_id: str) -> None:
+    """Forget a running run whose asker was refused, with all that was stored for it; one that has ended stays as it is.
+
+    The question stays where somebody has gone on from it meanwhile, or had asked it before.
+    """
+    this_one = delete(runs).where(runs.c.run_id == run_id, run_is_running).returning(runs.c.user_message_id)
+    question_id = conn.execute(this_one).scalar_one_or_none()
+    if question_id is None:
+        return
+    conn.execute(delete(usage).where(usage.c.run_id == run_id))
+    release(conn, run_id)
+    other = messages.alias()
+    is_parent = exists().where(other.c.parent_id == messages.c.message_id)
+    has_runs = exists().where(runs.c.user_message_id == messages.c.message_id)
+    conn.execute(delete(messages).where(messages.c.message_id == question_id, ~is_parent, ~has_runs))
 
 
 def seal_interrupted(

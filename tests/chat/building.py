@@ -32,6 +32,7 @@ class FakeJournal:
         self.opened: list[str] = []
         self.checkpoints: list[tuple[float, str]] = []
         self.ended: list[tuple[str, Ending]] = []
+        self.withdrawn: list[str] = []
         self.attempts: list[tuple[int, str, str, str | None]] = []
         self.roles: dict[str, MemberRole] = {"user001": "owner"}
 
@@ -53,6 +54,12 @@ class FakeJournal:
     async def knows(self, user_id: str, request_id: str) -> bool:
         await trio.lowlevel.checkpoint()
         return isinstance(self.answer, StoredAnswer) and self.answer.info.request_id == request_id
+
+    async def withdraw(self, run: Run) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.fail_open is not None:
+            raise self.fail_open
+        self.withdrawn.append(run.info.message_id)
 
     async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
         await trio.lowlevel.checkpoint()
@@ -155,6 +162,7 @@ async def open_stage() -> AsyncIterator[Stage]:
         async with trio.open_nursery() as nursery:
             stage = Stage(nursery, lasting)
             yield stage
+            stage.journal.fail_end = None  # what could not be stored is still being tried
         lasting.cancel_scope.cancel()
     assert stage.observer.live == 0
 

@@ -2,8 +2,10 @@
 
 import pytest
 import trio
+import trio.testing
 
 from scm_trio.chat.answer import StoredAnswer
+from scm_trio.chat.persistence import LATE_RETRY_S
 from scm_trio.chat.plan import Opened
 from scm_trio.chat.run import STORE_LIMIT_S
 from scm_trio.errors import Conflict, NotFound, StoreError
@@ -72,11 +74,40 @@ async def test_a_conflict_is_a_refusal(stage, autojump_clock):
     assert run.refusal.code == "CONFLICT"
 
 
-async def test_an_answer_that_cannot_be_stored_still_ends(stage, autojump_clock):
+async def test_a_run_whose_storing_was_given_up_leaves_nothing_and_is_refused_at_once(stage, autojump_clock):
+    stage.journal.open_s = 10_000.0
+    run = stage.start(Scripted(["never"]))
+    await run.opened.wait()
+    assert trio.current_time() == STORE_LIMIT_S
+    assert run.refusal.code == "SERVER_BUSY"
+    await trio.testing.wait_all_tasks_blocked()
+    assert stage.journal.withdrawn == ["msg-a"]
+    assert stage.done == [run]
+
+
+async def test_an_answer_that_cannot_be_stored_still_ends_and_is_stored_later(stage, autojump_clock):
     stage.journal.fail_end = StoreError("full")
     run = stage.start(Scripted(["a"]))
     assert await watch(run) == "a"
     assert run.ending.reason is FinishReason.COMPLETED
+    assert trio.current_time() == STORE_LIMIT_S
+    assert stage.done == [run], "it holds no place any more"
+    await trio.sleep(100)
+    assert stage.journal.ended == []
+    stage.journal.fail_end = None
+    await trio.sleep(LATE_RETRY_S)
+    assert stage.journal.ended == [("a", run.ending)]
+
+
+async def test_a_store_that_fails_for_a_moment_delays_the_end_and_that_is_all(stage, autojump_clock):
+    stage.journal.fail_end = StoreError("locked")
+    run = stage.start(Scripted(["a"]))
+    await trio.sleep(3.2)
+    assert not run.ended.is_set()
+    stage.journal.fail_end = None
+    assert await watch(run) == "a"
+    assert trio.current_time() == 3.5
+    assert len(stage.journal.ended) == 1
 
 
 async def test_storing_an_answer_may_take_so_long_and_no_longer(stage, autojump_clock):

@@ -64,6 +64,45 @@ async def test_requests_without_an_id_and_of_other_users_are_runs_of_their_own(d
         assert not (await db.write(begin, new, None)).existing
 
 
+async def test_a_run_that_is_discarded_leaves_nothing_and_its_request_can_be_made_again(db):
+    await db.write(begin)
+    await db.write(runs.discard_run, "r1")
+    assert await db.read(message_count) == 0
+    assert await db.read(runs.find_run, "a1") is None
+    assert await db.read(ledger.unsettled) == []
+    assert not (await db.write(begin)).existing
+
+
+async def test_what_has_ended_or_was_never_there_is_not_discarded(db):
+    await db.write(begin)
+    await db.write(runs.end_run, ENDED)
+    before = await db.read(runs.find_run, "a1")
+    for run_id in ("r1", "r2"):
+        await db.write(runs.discard_run, run_id)
+    assert await db.read(runs.find_run, "a1") == before
+    assert await db.read(message_count) == 2
+
+
+async def test_a_question_that_others_go_on_from_outlives_its_discarded_run(db):
+    await db.write(begin)
+    follow_up = evolve(QUESTION, message_id="q2", parent_id="q1")
+    second = evolve(RUN, run_id="r2", message_id="a2", user_message_id="q2", request_id="x2", user_message=follow_up)
+    await db.write(begin, second, None)
+    await db.write(runs.discard_run, "r1")
+    assert await db.read(find_message, "q1") == QUESTION
+    assert await db.read(runs.find_run, "a1") is None
+
+
+async def test_a_question_with_another_answer_outlives_a_discarded_one(db):
+    await db.write(begin)
+    await db.write(runs.end_run, ENDED)
+    again = evolve(RUN, run_id="r2", message_id="a2", request_id="x2", user_message=None)
+    await db.write(begin, again, None)
+    await db.write(runs.discard_run, "r2")
+    assert await db.read(find_message, "q1") == QUESTION
+    assert await db.read(find_message, "a1") is not None
+
+
 async def test_nodes_that_get_the_same_request_at_once_open_one_run(shared_url, nursery):
     rows = []
 
