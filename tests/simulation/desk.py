@@ -35,7 +35,7 @@ class Desk:
         copies: of answers, by their ids.
         outcomes: how its asks ended.
         errors: the ERRORs that answered a request, by its id.
-        to_resume: asks whose resume was refused for lack of room.
+        to_resume: asks whose resume was refused, but may succeed later.
     """
 
     def __init__(self, findings: Findings, told_end: Callable[[str, Message, Copy], None]) -> None:
@@ -101,10 +101,11 @@ class Desk:
         if ask is not None:
             if ask.message_id is not None and not error["retryable"]:
                 self._findings.add(Rule.KEPT, f"{ask.message_id} was begun, and is refused now: {error['code']}")
+            ask.refusals.add(error["code"])
             self.outcomes[ask] = Outcome(refusal=error["code"], retry_after_s=error.get("retryAfterMs", 0) / 1000)
 
     def _resume_refused(self, ask: Ask, error: Message) -> None:
-        if error["code"] == "TOO_MANY_STREAMS":
+        if error["code"] in ("TOO_MANY_STREAMS", "INTERNAL"):
             self.to_resume.append(ask)
         else:
             self._findings.add(Rule.KEPT, f"{ask.message_id} cannot be resumed: {error['code']}")

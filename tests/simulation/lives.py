@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,29 +11,59 @@ from typing import Any
 
 import trio
 from attrs import evolve, frozen
+from outcome import Error
 
 from scm_trio.chat.prompt import fits
+from scm_trio.chat.run import STORE_LIMIT_S
 from scm_trio.config import Config, Store
+from scm_trio.errors import StoreError
 from scm_trio.gateway.gate import Clock
 from scm_trio.house import House, Parts, open_house
 from scm_trio.providers.catalogue import chain_providers
 from scm_trio.providers.fallback import Terms
 from scm_trio.store.database import inline
+from scm_trio.store.writer import commit
 from scm_trio.testing import EPOCH_S
 
 from .network import Fate, Line
 from .providers import Moody
 
 
-def sluggish(rng: Random, delays_s: tuple[float, ...]) -> Callable[..., Awaitable[Any]]:
-    """An ``offload`` that runs the SQL in virtual time, and takes one of these times for it."""
+@frozen
+class Disk:
+    """What the database takes its time for.
 
-    async def offload(fn: Callable[..., Any], *args: Any) -> Any:
-        if delay_s := rng.choice(delays_s):
-            await trio.sleep(delay_s)
-        return await inline(fn, *args)
+    Attributes:
+        delays_s: one of these times passes before the SQL runs.
+        outage: from when to when it fails.
+    """
 
-    return offload
+    delays_s: tuple[float, ...] = (0.0,)
+    outage: tuple[float, float] = (math.inf, math.inf)
+
+    @property
+    def fails(self) -> bool:
+        return self.outage[0] < math.inf
+
+    @property
+    def excuses(self) -> tuple[str, ...]:
+        """Codes with which any request may be refused."""
+        return ("INTERNAL", "SERVER_BUSY") if self.fails or max(self.delays_s) > STORE_LIMIT_S else ()
+
+    def offload(self, rng: Random, is_up: Callable[[], bool]) -> Callable[..., Awaitable[Any]]:
+        """Run the SQL in virtual time; it fails only while the server is up."""
+
+        async def offload(fn: Callable[..., Any], *args: Any) -> Any:
+            if delay_s := rng.choice(self.delays_s):
+                await trio.sleep(delay_s)
+            begin, end = self.outage
+            if begin <= trio.current_time() < end and is_up():
+                if fn is commit:
+                    return [Error(StoreError("the disk is full")) for _ in args[1]]
+                raise StoreError("the disk is full")
+            return await inline(fn, *args)
+
+        return offload
 
 
 @frozen
@@ -89,20 +120,20 @@ class Life:
         self._grace_s = 0.0
         self._connections: trio.Nursery | None = None
 
-    def _parts(self, delays_s: tuple[float, ...]) -> Parts:
+    def _parts(self, disk: Disk) -> Parts:
         rng, chance = Random(f"{self._seed}/clock/{self.number}"), Random(f"{self._seed}/store/{self.number}")
         clock = Clock(
             now=lambda: EPOCH_S + trio.current_time(), new_id=lambda: f"{rng.getrandbits(48):012x}", jitter=rng.random
         )
         terms = Terms(clock.jitter, fits, self.config.websocket.stream.first_token_timeout_s)
         providers = chain_providers(self.providers, self.config.ai, terms)
-        return Parts(clock=clock, offload=sluggish(chance, delays_s), providers=providers)
+        return Parts(clock=clock, offload=disk.offload(chance, lambda: self.accepts), providers=providers)
 
-    async def run(self, delays_s: tuple[float, ...], *, task_status: trio.TaskStatus[None]) -> None:
+    async def run(self, disk: Disk, *, task_status: trio.TaskStatus[None]) -> None:
         """Live as ``serve`` does, but for the port and the signals."""
         try:
             with self._scope:
-                parts = self._parts(delays_s)
+                parts = self._parts(disk)
                 async with open_house(self.config, parts) as house, trio.open_nursery() as connections:
                     self.house, self._connections, self.accepts = house, connections, True
                     task_status.started()
@@ -142,6 +173,10 @@ class Life:
         for line in self.lines:
             line.strike(fate)
         self._scope.cancel()
+
+    def is_watched_by(self, user: str) -> bool:
+        """Whether the server knows of a connection of this user."""
+        return self.house is not None and any(link.user_id == user for link in self.house.gate.hub.everyone())
 
     @property
     def open_calls(self) -> list[Any]:

@@ -119,7 +119,8 @@ async def _history(world: World) -> None:
         async with trio.open_nursery() as acting:
             for device in world.devices:
                 acting.start_soon(_act, world, device)
-            if rng.random() < 0.5:
+            # What could not be stored before a crash is lost with it.
+            if rng.random() < 0.5 and not world.disk.fails:
                 acting.start_soon(_trouble, world)
         for device in world.devices:
             await device.finish()

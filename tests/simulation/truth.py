@@ -80,7 +80,9 @@ def _check_answers(stored: Stored) -> Broken:
 def _check_question(world: World, asks: list[Ask], ids: list[str], runs: list[Row]) -> Broken:
     """A question is asked once; whoever wants another answer asks again without repeating it."""
     text = asks[0].question
-    if len(ids) > 1 or bool(ids) != bool(runs):
+    # A question whose storing took too long is taken out again, unless somebody has gone on from it meanwhile.
+    is_excused = any(ask.refusals.intersection(world.disk.excuses) for ask in asks)
+    if (len(ids) > 1 or bool(ids) != bool(runs)) and not is_excused:
         yield Rule.ONE_ANSWER, f"{text!r} is stored {len(ids)} times and has {len(runs)} runs"
     for ask in asks:
         mine = [
@@ -145,7 +147,7 @@ def _check_recent(world: World, run: Row, text: str, life: int, call: Call) -> B
     if life not in world.crashes or len(call.text.encode()) > world.config.websocket.stream.max_response_bytes:
         return
     # Each write waits for the one before it, and the text waits for the write before its own.
-    durable = world.crashes[life] - CHECKPOINT_S - 4 * max(world.delays_s) - 0.001
+    durable = world.crashes[life] - CHECKPOINT_S - 4 * max(world.disk.delays_s) - 0.001
     due = "".join(piece for at, piece in call.said if at < durable)
     if not text.startswith(due):
         yield Rule.RECENT, f"{run['run_id']}: {len(text)} of {len(due)} characters that were a second old"

@@ -16,7 +16,7 @@ from scm_trio.testing import EPOCH_S, SECRET
 
 from .answers import Ask, Copy, Message, digest
 from .device import Device
-from .lives import Life
+from .lives import Disk, Life
 from .network import Fate, Line, Weather
 from .providers import Call
 from .rules import Findings, Rule
@@ -32,6 +32,7 @@ class World:
         trace: everything that happened, a line each.
         asks: all questions that were asked.
         ends: the first END or CHAT_RESPONSE of each answer, as a device got it.
+        disk: how the database behaves.
         lives: of the server, the last one is the present one.
         crashes: when the server was killed, and in which life.
     """
@@ -51,7 +52,7 @@ class World:
         self._template = template
         self._ids = self.chance("ids")
         rng = self.chance("world")
-        self.delays_s = rng.choice(((0.0,), (0.0,), (0.0, 0.02), (0.1, 0.6), (0.0, 0.0, 3.0)))
+        self.disk = seeded_disk(rng)
         self.config = seeded_config(rng)
 
     # ---- chance, time and memory
@@ -107,7 +108,7 @@ class World:
             file.write_bytes(self._template)
         life = Life(number, self.config, file, self.seed)
         self.note("server starts", number)
-        await self.nursery.start(life.run, self.delays_s)
+        await self.nursery.start(life.run, self.disk)
         self.lives.append(life)
 
     def _file(self, number: int) -> Path:
@@ -195,6 +196,13 @@ class World:
 @cache
 def _token(user: str) -> str:
     return jwt.encode({"sub": user, "exp": EPOCH_S + TOKEN_TTL_S}, SECRET, "HS256")
+
+
+def seeded_disk(rng: Random) -> Disk:
+    """Quick, slow, or slower than the server waits; and sometimes it fails for a while."""
+    delays_s = rng.choice(((0.0,), (0.0,), (0.0, 0.02), (0.1, 0.6), (0.0, 0.0, 3.0), (0.0, 0.0, 0.0, 0.0, 12.0)))
+    begin = rng.uniform(0, 40)
+    return Disk(delays_s, (begin, begin + rng.choice((0.5, 5.0, 30.0)))) if rng.random() < 0.15 else Disk(delays_s)
 
 
 def seeded_config(rng: Random) -> Config:
