@@ -21,7 +21,7 @@ from scm_trio.gateway.gate import Clock
 from scm_trio.house import House, Parts, open_house
 from scm_trio.providers.catalogue import chain_providers
 from scm_trio.providers.fallback import Terms
-from scm_trio.store.database import inline
+from scm_trio.store.database import Database, inline
 from scm_trio.store.writer import commit
 from scm_trio.testing import EPOCH_S
 
@@ -60,7 +60,8 @@ class Disk:
             if begin <= trio.current_time() < end and is_up():
                 if fn is commit:
                     return [Error(StoreError("the disk is full")) for _ in args[1]]
-                raise StoreError("the disk is full")
+                if fn.__name__ == Database._read_now.__name__:
+                    raise StoreError("the disk is full")
             return await inline(fn, *args)
 
         return offload
@@ -125,7 +126,8 @@ class Life:
         clock = Clock(
             now=lambda: EPOCH_S + trio.current_time(), new_id=lambda: f"{rng.getrandbits(48):012x}", jitter=rng.random
         )
-        terms = Terms(clock.jitter, fits, self.config.websocket.stream.first_token_timeout_s)
+        patience_s, restart = self.config.websocket.stream.first_token_timeout_s, self.config.ai.restart
+        terms = Terms(clock.jitter, fits, patience_s, restart=restart)
         providers = chain_providers(self.providers, self.config.ai, terms)
         return Parts(clock=clock, offload=disk.offload(chance, lambda: self.accepts), providers=providers)
 

@@ -51,7 +51,7 @@ class Call:
         return "".join(piece for _, piece in self.said)
 
 
-class Moody:
+class Moody(Scripted):
     """A provider whose every answer follows from the seed, its name, the question and how often that was asked.
 
     Attributes:
@@ -60,9 +60,7 @@ class Moody:
     """
 
     def __init__(self, name: str, seed: object, context_tokens: int | None = None) -> None:
-        self.name = name
-        self.models = (f"{name}-1", f"{name}-2")
-        self.context_tokens = context_tokens
+        super().__init__([], name, (f"{name}-1", f"{name}-2"), context_tokens)
         self.calls: list[Call] = []
         self.is_gone = False
         self._seed = seed
@@ -85,9 +83,6 @@ class Moody:
                 yield _Recorded(events, call)
         finally:
             call.closed_at = trio.current_time()
-
-    async def aclose(self) -> None:
-        """Nothing is held between answers."""
 
 
 class _Recorded:

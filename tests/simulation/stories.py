@@ -34,6 +34,8 @@ RUBBISH: tuple[tuple[bytes, str], ...] = (
     (b'{"type":"NOISE","requestId":"%b"}', "UNKNOWN_TYPE"),
     (b'{"type":"HEARTBEAT","requestId":"%b","userId":"somebody"}', "INVALID_MESSAGE"),
 )
+REFUSALS = ("RATE_LIMITED", "TOO_MANY_STREAMS", "QUOTA_EXCEEDED", "SHUTTING_DOWN")
+"""With these any request may be refused."""
 DEADLY: tuple[tuple[int, bytes, int], ...] = ((2, b"binary", 1003), (1, b"\xff\xfe", 1007), (1, b"x" * 70_000, 1009))
 
 
@@ -255,7 +257,7 @@ async def rubbish(world: World, device: Device, rng: Random) -> None:
             continue
         await device.say_raw(text % request_id.encode())
         error = await device.error_of(request_id)
-        allowed = (code, "RATE_LIMITED", "TOO_MANY_STREAMS", "SHUTTING_DOWN", *world.disk.excuses)
+        allowed = (code, *REFUSALS, *world.disk.excuses)
         if error is not None and error["code"] not in allowed:
             world.findings.add(Rule.CONTRACT, f"{code} was due, {error['code']} came")
     await device.settled(ask)

@@ -20,6 +20,7 @@ REACHED = (
     "hears CHAT_STREAM_START - ",  # unasked
     "hears INFO .* code=RETRYING",
     "hears INFO .* code=FALLBACK",
+    "hears CHAT_STREAM_START .* rev=[1-9]",
     "finds no server",
     "loses its connection vanish",
     "loses its connection reset",
@@ -31,7 +32,7 @@ REACHED = (
     *(f"finishReason={reason}" for reason in ("too_large", "error")),
     *(
         f"hears ERROR .* {code}"
-        for code in ("BAD_JSON", "INVALID_MESSAGE", "UNKNOWN_TYPE", "RATE_LIMITED", "TOO_MANY_STREAMS", "NOT_FOUND")
+        for code in ("BAD_JSON", "INVALID_MESSAGE", "UNKNOWN_TYPE", "RATE_LIMITED", "QUOTA_EXCEEDED", "NOT_FOUND")
     ),
     *(
         f"hears ERROR .* {code}"

@@ -27,12 +27,13 @@ class Stored:
     runs: Sequence[Row]
     messages: Sequence[Row]
     attempts: Sequence[Row]
+    reservations: Sequence[Row]
 
 
 def read_store(file: Path) -> Stored:
     with closing(sqlite3.connect(file)) as database:
         database.row_factory = sqlite3.Row
-        tables = ("runs", "messages", "usage")
+        tables = ("runs", "messages", "usage", "reservations")
         return Stored(*([dict(row) for row in database.execute(f"SELECT * FROM {table}")] for table in tables))
 
 
@@ -49,6 +50,8 @@ def _broken(world: World, stored: Stored) -> Broken:
     for run in stored.runs:
         if run["state"] != "ended":
             yield Rule.NO_ZOMBIE, f"{run['run_id']} is {run['state']}"
+    for reservation in stored.reservations:
+        yield Rule.NOTHING_LEFT, f"{reservation['tokens']} tokens are set aside for {reservation['run_id']}"
     yield from _check_answers(stored)
     questions = [row for row in stored.messages if row["role"] == "user"]
     by_text: dict[str, list[Ask]] = {}

@@ -11,7 +11,19 @@ from typing import Any
 import jwt
 import trio
 
-from scm_trio.config import Ai, Auth, Config, Connections, Heartbeat, Messages, Price, Provider, Streams, WebSocket
+from scm_trio.config import (
+    Ai,
+    Auth,
+    Config,
+    Connections,
+    Heartbeat,
+    Messages,
+    Price,
+    Provider,
+    Quota,
+    Streams,
+    WebSocket,
+)
 from scm_trio.testing import EPOCH_S, SECRET
 
 from .answers import Ask, Copy, Message, digest
@@ -235,5 +247,7 @@ def seeded_config(rng: Random) -> Config:
                 "beta": Provider(kind="scripted", models=("beta-1", "beta-2"), retries=rng.choice((0, 1))),
             },
             fallback=rng.choice(((), ("beta",), ("beta", "alpha"))),
+            restart=rng.random() < 0.5,
+            quota=Quota(tokens_per_day=rng.choice((0, 0, 0, 3000)), requests_per_day=rng.choice((0, 0, 0, 5))),
         ),
     )
