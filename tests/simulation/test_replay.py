@@ -49,8 +49,3 @@ def test_a_failing_seed_fails_the_command_and_is_told_with_its_replay(monkeypatc
     assert main(["--seeds", "5", "--first", "0", "--jobs", "1"]) == 0
     assert main(["--seed", "12", "--trace"]) == 1
     assert "what happened" in capsys.readouterr().out
-
-
-def test_several_processes_share_the_seeds(capsys):
-    assert main(["--seeds", "4", "--jobs", "2"]) == 0
-    assert "4 seeds, 0 failed" in capsys.readouterr().out
