@@ -21,7 +21,6 @@ class Ask:
     Attributes:
         message_id: the answer's, once the server has told it.
         user_message_id: the stored question's, likewise.
-        refusals: the codes with which it was refused at any time.
         answers_again: it repeats a question that is stored already, and adds none of its own (regenerateOf).
     """
 
@@ -34,7 +33,6 @@ class Ask:
     message_id: str | None = None
     user_message_id: str | None = None
     times_sent: int = 0
-    refusals: set[str] = field(factory=set)
 
     @property
     def answers_again(self) -> bool:

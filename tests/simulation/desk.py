@@ -101,7 +101,6 @@ class Desk:
         if ask is not None:
             if ask.message_id is not None and not error["retryable"]:
                 self._findings.add(Rule.KEPT, f"{ask.message_id} was begun, and is refused now: {error['code']}")
-            ask.refusals.add(error["code"])
             self.outcomes[ask] = Outcome(refusal=error["code"], retry_after_s=error.get("retryAfterMs", 0) / 1000)
 
     def _resume_refused(self, ask: Ask, error: Message) -> None:

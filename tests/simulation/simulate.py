@@ -138,8 +138,8 @@ async def _history(world: World) -> None:
         async with trio.open_nursery() as acting:
             for device in world.devices:
                 acting.start_soon(_act, world, device)
-            # What could not be stored before a crash is lost with it.
-            if rng.random() < 0.5 and not world.disk.fails:
+            # What could not be stored in time is lost with a crash.
+            if rng.random() < 0.5 and not world.disk.excuses:
                 acting.start_soon(_trouble, world)
         for device in world.devices:
             await device.finish()

@@ -84,8 +84,7 @@ def _check_question(world: World, asks: list[Ask], ids: list[str], runs: list[Ro
     """A question is asked once; whoever wants another answer asks again without repeating it."""
     text = asks[0].question
     # A question whose storing took too long is taken out again, unless somebody has gone on from it meanwhile.
-    is_excused = any(ask.refusals.intersection(world.disk.excuses) for ask in asks)
-    if (len(ids) > 1 or bool(ids) != bool(runs)) and not is_excused:
+    if (len(ids) > 1 or bool(ids) != bool(runs)) and not world.disk.excuses:
         yield Rule.ONE_ANSWER, f"{text!r} is stored {len(ids)} times and has {len(runs)} runs"
     for ask in asks:
         mine = [
