@@ -67,8 +67,8 @@ class Chat:
     """An open chat; made by ``open_chat``. Any number of tasks may use it at once.
 
     Attributes:
-        pushes: what the server says on its own (INFO, WARNING, CHAT_MESSAGE, …), in order. The newest 256 are kept
-            until somebody reads them; iterating ends with the chat.
+        pushes: what the server says on its own (INFO, WARNING, CHAT_MESSAGE, …), in order, each message once. The newest
+            256 are kept until somebody reads them; iterating ends with the chat.
     """
 
     def __init__(self, line: Line, supervisor: Supervisor, renewal: Renewal, watching: Watching) -> None:
@@ -148,7 +148,7 @@ class Chat:
             raise
 
     def watching(self) -> AsyncIterator[Answer]:
-        """Answers of this session that somebody else asked for, such as another device of the user.
+        """Answers of this session that somebody else asked for: another device of the user, another member.
 
         Each comes as soon as it is seen, those that run already at once, and can be read from its beginning. It is not
         stopped when its reader goes; ``Answer.cancel`` does that. Ends with the chat::

@@ -22,8 +22,8 @@ from scm_trio.protocol import codec, messages
 LEAVE_S = 1.0
 """Seconds at most that stopping what still runs may hold up a task that leaves."""
 MAX_PUSHES = 256
-MAX_ENDED = 256
-"""So many answers that ended are remembered, to know what comes late of them."""
+MAX_KNOWN = 1024
+"""So many answers that ended, and messages that were pushed, are remembered, to know what comes late or again of them."""
 
 
 class Strangers(Protocol):
@@ -67,7 +67,7 @@ class Line:
         self._open: dict[Pending, None] = {}
         self._by_request: dict[str, Pending] = {}
         self._by_answer: dict[str, Pending] = {}
-        self._ended: dict[str, None] = {}
+        self._known: dict[str, None] = {}
         self._said: dict[str, tuple[Pending, Refused]] = {}
         self._to_say, self._saying = trio.open_memory_channel[Pending](math.inf)
 
@@ -138,10 +138,13 @@ class Line:
             del self._by_request[pending.request_id or ""]
         if pending.message_id is not None:
             self._by_answer.pop(pending.message_id, None)
-            self._ended[pending.message_id] = None
-            if len(self._ended) > MAX_ENDED:
-                del self._ended[next(iter(self._ended))]
+            self._note(pending.message_id)
         self._said = {key: said for key, said in self._said.items() if said[0] is not pending}
+
+    def _note(self, message_id: str) -> None:
+        self._known[message_id] = None
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
 
     def find(self, request_id: str | None) -> Pending | None:
         """What carries this request id, asked for here or only shown."""
@@ -231,6 +234,11 @@ class Line:
             case messages.Warning() as warning:
                 self.on_warning(warning)
                 self._tell(message)
+            case messages.StoredMessage(message_id=message_id):
+                # It is told at least once; and of an answer that was read here there is no need to tell.
+                if message_id not in self._known and message_id not in self._by_answer:
+                    self._note(message_id)
+                    self._tell(message)
             case _:
                 self._take_reply(message)
 
@@ -241,7 +249,7 @@ class Line:
         if pending is not None:
             pending.take(frame)
             self._settle(pending)
-        elif frame.message_id not in self._ended:
+        elif frame.message_id not in self._known:
             self.strangers.take(frame)
 
     def _take_error(self, message: codec.Received) -> None:
@@ -263,7 +271,7 @@ class Line:
             pending.take(message.data)
             self._settle(pending)
         elif isinstance(message.data, messages.ChatResponse):
-            if message.data.message_id not in self._ended:
+            if message.data.message_id not in self._known:
                 self._tell(message)
         elif message.request_id is None and message.kind not in ("HEARTBEAT", "ERROR"):
             self._tell(message)

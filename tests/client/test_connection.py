@@ -7,7 +7,7 @@ from trio_websocket import wrap_server_stream
 
 from scm_trio.client import ChatError, ConnectionLost, HandshakeRefused, Unreachable, open_chat_over
 from scm_trio.client.background import background
-from scm_trio.client.line import MAX_PUSHES
+from scm_trio.client.line import MAX_KNOWN, MAX_PUSHES
 from scm_trio.client.wire import open_wire_over
 from scm_trio.protocol import messages
 from tests.client.fake_server import CONNECT, URL, FakeServer, chat_with
@@ -217,6 +217,34 @@ async def test_notices_and_unasked_messages_are_pushes(autojump_clock):
         await chat.ask("?").finish()
         kinds = [push.kind async for push in chat.pushes]
     assert kinds == ["SYSTEM_MESSAGE", "INFO", "ERROR"]
+
+
+async def test_a_message_that_is_told_again_or_was_read_here_is_no_push(autojump_clock):
+    def stored(message_id):
+        return messages.StoredMessage(message_id, "s-1", "s-1", None, "assistant", "ann", "text", "sent", "now")
+
+    async def script(server):
+        rid = (await server.next("CHAT_REQUEST")).request_id
+        await server.start(rid)
+        await server.say("CHAT_MESSAGE", stored("m-1"))
+        await server.end(rid, "")
+        for message_id in ("m-1", "m-2", "m-2", *(f"x-{number}" for number in range(MAX_KNOWN)), "m-2"):
+            await server.say("CHAT_MESSAGE", stored(message_id))
+        await server.socket.aclose(1000)
+
+    pushed = []
+
+    async def follow(chat):
+        async for push in chat.pushes:
+            pushed.append(push.data.message_id)  # noqa: PERF401
+
+    async with trio.open_nursery() as nursery, chat_with(script) as chat:
+        nursery.start_soon(follow, chat)
+        await chat.ask("?").finish()
+        await trio.sleep(1)
+    # Only so many are remembered.
+    assert (pushed[0], pushed.count("m-1"), pushed.count("m-2")) == ("m-2", 0, 2)
+    assert len(pushed) == MAX_KNOWN + 2
 
 
 async def test_unread_pushes_are_bounded_and_the_oldest_go_first(autojump_clock):
