@@ -80,6 +80,7 @@ _answer = messages.StoredMessage(
     finish_reason="completed",
     usage=_usage,
     offline=True,
+    siblings=("m1", "m9"),
 )
 
 _mine = {"session_id": "s1", "user_id": "u1"}

@@ -174,6 +174,18 @@ def test_whoever_had_a_session_is_its_owner_and_has_read_what_was_said(engine):
     ]
 
 
+def test_what_was_said_in_a_sessions_own_conversation_stays_in_it(engine):
+    fill_the_first_version(engine)
+    own = text("UPDATE messages SET conversation_id = 's1' WHERE message_id = 'm1'")
+    places = "SELECT message_id, conversation_id FROM messages ORDER BY sequence"
+    with engine.begin() as connection:
+        connection.execute(own)
+    migrate.upgrade(engine)
+    assert rows(engine, places) == [("m1", "g1"), ("m2", "c1")]
+    migrate.downgrade(engine, "0004")
+    assert rows(engine, places) == [("m1", "s1"), ("m2", "c1")]
+
+
 def test_what_was_said_before_is_found(engine):
     fill_the_first_version(engine)
     migrate.upgrade(engine)
