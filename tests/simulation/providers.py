@@ -23,6 +23,8 @@ from scm_trio.model import Delta, DeltaKind, Finish, FinishReason, Prompt, ToolC
 from scm_trio.providers.base import Batch as Events
 from scm_trio.providers.scripted import Batch, Fail, Pause, Reasoning, Scripted, SlowClose, Stall, Step
 
+AT_LENGTH = ", at length"
+"""A question that ends so is answered for longer than the server lets anybody speak."""
 BROKEN_OFF = "broken off"
 """A ``Finish`` marked so is not told: the stream just ends there."""
 WORDS = ("supply ", "链", "chain 🚚 ", "é", "物流", "<b>", '"\\', "\u2028", "end. ", "\n")
@@ -76,7 +78,8 @@ class Moody(Scripted):
         nth = sum(each.question == call.question for each in self.calls)
         if not self.is_gone:
             self.calls.append(call)
-        steps = script(Random(f"{self._seed}/{self.name}/{call.question}/{nth}"))
+        rng = Random(f"{self._seed}/{self.name}/{call.question}/{nth}")
+        steps = _lengthy(rng) if call.question.endswith(AT_LENGTH) else script(rng)
         call.close_s = max((step.seconds for step in steps if isinstance(step, SlowClose)), default=0.0)
         try:
             async with Scripted(steps).stream(prompt) as events:
@@ -141,6 +144,10 @@ def _fluent(rng: Random) -> list[Step]:
     for word in _words(rng, 30):
         steps += [word, Pause(gap_s)] if gap_s else [word]
     return [*steps, *_ending(rng)]
+
+
+def _lengthy(rng: Random) -> list[Step]:
+    return [step for _ in range(80) for step in (rng.choice(WORDS), Pause(0.5))]
 
 
 def _bursting(rng: Random) -> list[Step]:

@@ -16,6 +16,7 @@ from scm_trio.chat.service import FORETOLD_S
 from .answers import Ask
 from .device import Device
 from .network import Fate
+from .providers import AT_LENGTH
 from .rules import Rule
 from .world import World
 
@@ -227,17 +228,19 @@ async def orphan(world: World, device: Device, rng: Random) -> None:
     """Leave, let the grace pass, and see that nothing is said any more."""
     grace_ms = rng.choice((0, 1000, 4000))
     ask = world.new_ask(device, onOrphan={"graceMs": grace_ms})
+    ask.question += AT_LENGTH
     life = world.life
     await device.ask(ask)
     await device.reached(ask, rng.randint(1, 5))
     device.leave(Fate.RESET)
     due_at = trio.current_time() + grace_ms / 1000 + 6 * max(world.disk.delays_s) + 0.1
-    await trio.sleep(0.05)
-    # A connection that vanished earlier still counts, as long as the server has not found out.
-    is_alone = not life.is_watched_by(device.user)
-    await trio.sleep_until(due_at + 20)
-    others = [other for other in world.devices if other.user == device.user and other is not device]
-    if is_alone and not others and not life.is_gone:
+    is_watched = False
+    while trio.current_time() < due_at:
+        # Other devices count, and connections that vanished, as long as the server has not found out.
+        await trio.sleep(0.05)
+        is_watched = is_watched or life.is_watched_by(device.user)
+    await trio.sleep(20)
+    if not is_watched and not life.is_gone:
         for number, call in world.calls(ask.question):
             if number == life.number and (call.closed_at or trio.current_time()) > due_at + call.close_s:
                 world.findings.add(Rule.PROMPT_STOP, f"{ask.request_id} is given to nobody")

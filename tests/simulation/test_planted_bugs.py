@@ -20,7 +20,12 @@ from .campaign import run_seed
 from .rules import Rule
 
 TRIES = 150
-LIKELY = {"places_in_read_back_answers_are_trusted": 70, "nothing_is_checkpointed": 20}
+LIKELY = {
+    "sealed_before_the_provider_is_closed": 40,
+    "places_in_read_back_answers_are_trusted": 70,
+    "crashes_are_not_recovered_from": 20,
+    "nothing_is_checkpointed": 20,
+}
 """Where to begin for faults that take many seeds."""
 
 
