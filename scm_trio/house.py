@@ -24,6 +24,7 @@ from scm_trio.chat.deliveries import Deliveries
 from scm_trio.chat.files import Files
 from scm_trio.chat.history import History
 from scm_trio.chat.journal import StoreJournal
+from scm_trio.chat.lasting import lasting
 from scm_trio.chat.limits import UserRates
 from scm_trio.chat.offer import Offer
 from scm_trio.chat.people import People, people_of
@@ -31,6 +32,7 @@ from scm_trio.chat.plan import Opened
 from scm_trio.chat.prompt import estimate_tokens, fits
 from scm_trio.chat.quota import Quotas
 from scm_trio.chat.run import Run
+from scm_trio.chat.searching import Search
 from scm_trio.chat.service import ChatService, Rules
 from scm_trio.chat.sessions import Sessions
 from scm_trio.chat.usage import Cost, Spending, cost_of
@@ -156,13 +158,9 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
             files = Files(database, folder, config.files, parts.clock.now, parts.clock.new_id)
             house = _build(config, parts, tokens, files, providers, nursery)
             tasks.start_soon(_sweep, house)
-            tasks.start_soon(
-                keep_house,
-                database,
-                config.store.retention,
-                parts.clock.now,
-                config.websocket.session.cleanup_interval_s,
-            )
+            interval_s = config.websocket.session.cleanup_interval_s
+            keep = partial(keep_house, database, config.store.retention, parts.clock.now, interval_s)
+            tasks.start_soon(lasting, keep, "housekeeping")
             tasks.start_soon(house.gate.service.keep_checkpoints)
             tasks.start_soon(house.gate.deliveries.keep)
             tasks.start_soon(house.gate.people.run)
@@ -282,6 +280,7 @@ def _web_services(gate: Gate, parts: Parts, files: Files, offer: Offer, quotas: 
         conversations=Conversations(database),
         offload=parts.threads(EXPORT_THREADS),
         now=gate.clock.now,
+        search=Search(database, gate.deliveries),
     )
 
 

@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 RETENTION_INTERVAL_S = 600.0
 FILES_BATCH = 200
+PAUSE_S = 0.05
+"""Between two batches of the background. A write that comes together with a batch takes as long as that does, so most should not."""
 OTHERS_WAIT_S = 0.02
 OTHERS_TRIES = 50
 
@@ -38,10 +40,10 @@ async def keep_house(database: Database, keep: Retention, now: Callable[[], floa
     while True:
         await trio.sleep(interval_s)
         try:
-            await catch_up(database)
-            await purge_removed(database)
+            await catch_up(database, pause_s=PAUSE_S)
+            await purge_removed(database, pause_s=PAUSE_S)
             if trio.current_time() >= next_retention:
-                removed = await apply_retention(database, now(), keep)
+                removed = await apply_retention(database, now(), keep, pause_s=PAUSE_S)
                 next_retention = trio.current_time() + RETENTION_INTERVAL_S
                 if removed:
                     log.info("retention applied", removed=removed)
@@ -49,10 +51,14 @@ async def keep_house(database: Database, keep: Retention, now: Callable[[], floa
             log.warning("housekeeping failed", error=str(exc))
 
 
-async def catch_up(database: Database) -> None:
+async def catch_up(database: Database, *, pause_s: float = 0.0) -> None:
     """Make everything stored so far known to the search; to be awaited before one.
 
     What another process is just indexing is waited for, a second at most.
+
+    Args:
+        database: its writer must be running.
+        pause_s: seconds between two batches.
 
     Raises:
         StoreError: the database failed.
@@ -62,25 +68,31 @@ async def catch_up(database: Database) -> None:
         if not await database.write(index_pending):
             tries -= 1
             await trio.sleep(OTHERS_WAIT_S)
+        await trio.sleep(pause_s)
 
 
-async def purge_removed(database: Database) -> None:
+async def purge_removed(database: Database, *, pause_s: float = 0.0) -> None:
     """Remove what is left of sessions that were deleted.
+
+    Args:
+        database: its writer must be running.
+        pause_s: seconds between two batches.
 
     Raises:
         StoreError: the database failed.
     """
-    while await database.write(purge):
-        pass
+    while await database.write(purge):  # noqa: ASYNC110 - there is no event to wait for
+        await trio.sleep(pause_s)
 
 
-async def apply_retention(database: Database, now: float, keep: Retention) -> int:
+async def apply_retention(database: Database, now: float, keep: Retention, *, pause_s: float = 0.0) -> int:
     """Remove what is older than it may be, or too much for one session; return how many messages and whole sessions.
 
     Args:
         database: its writer must be running.
         now: seconds since the epoch.
         keep: how much is kept.
+        pause_s: seconds between two batches.
 
     Raises:
         StoreError: the database failed.
@@ -91,6 +103,7 @@ async def apply_retention(database: Database, now: float, keep: Retention) -> in
         for global_id in await database.read(sessions_due, now, keep):
             while count := await database.write(expire, now, keep, global_id):
                 removed += count
+                await trio.sleep(pause_s)
         if removed == before:
             return removed
 

@@ -19,6 +19,7 @@ from scm_trio.web.messages import MessageRoutes
 from scm_trio.web.models import ModelRoutes
 from scm_trio.web.openapi import Answer, Handler, Operation, document
 from scm_trio.web.page import PageRoutes
+from scm_trio.web.search import SearchRoutes
 from scm_trio.web.services import WebServices
 from scm_trio.web.sessions import SessionRoutes
 from scm_trio.web.status import StatusRoutes
@@ -38,6 +39,7 @@ def operations(services: WebServices) -> list[Operation]:
         *MessageRoutes(services).operations(),
         *ExportRoutes(services).operations(),
         *FileRoutes(services).operations(),
+        *SearchRoutes(services).operations(),
         *ChatPathRoutes(services).operations(),
     ]
 

@@ -16,6 +16,7 @@ from scm_trio.chat.files import Files
 from scm_trio.chat.history import History
 from scm_trio.chat.offer import OnOffer
 from scm_trio.chat.quota import Standing
+from scm_trio.chat.searching import Search
 from scm_trio.chat.sessions import Sessions
 from scm_trio.errors import Forbidden, NotFound, RateLimited
 from scm_trio.metrics import Metrics
@@ -69,6 +70,7 @@ class WebServices:
         charge: counts a request of a user; the seconds until he may ask again, where that was too much.
         offload: carries work that would hold up everybody else.
         now: wall clock, seconds since the epoch.
+        search: full text search over what users may read.
         token_ttl_s: how long a refreshed token lives.
         allow_refresh: whether the configuration lets valid tokens be exchanged for new ones.
         query_token: whether the WebSocket handshake takes ``?token=``; plain HTTP never does.
@@ -88,6 +90,7 @@ class WebServices:
     charge: Callable[[str], float | None]
     offload: Offload
     now: Callable[[], float]
+    search: Search
     quota: Callable[[str], Awaitable[Standing | None]] = _unlimited
     token_ttl_s: float = 3600.0
     allow_refresh: bool = False

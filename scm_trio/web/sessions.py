@@ -24,6 +24,7 @@ from scm_trio.web.openapi import (
     accepted,
     model,
 )
+from scm_trio.web.parameters import limit_of
 from scm_trio.web.services import WebServices, path_id
 
 SESSIONS_PATH = "/scm/ai/sessions"
@@ -153,12 +154,7 @@ def page_limit(request: Request) -> int:
     Raises:
         InvalidMessage: ``limit`` is no number of items.
     """
-    text = request.query_params.get("limit")
-    if text is None:
-        return DEFAULT_PAGE
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PAGE)) and 1 <= int(text) <= MAX_PAGE):
-        raise InvalidMessage(field="limit", expected=f"1–{MAX_PAGE}")
-    return int(text)
+    return limit_of(request.query_params.get("limit"), default=DEFAULT_PAGE, most=MAX_PAGE)
 
 
 def _archived(request: Request) -> bool | None:

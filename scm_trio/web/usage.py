@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from attrs import frozen
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,6 +11,7 @@ from scm_trio.errors import InvalidMessage
 from scm_trio.protocol.codec import timestamp
 from scm_trio.store.ledger import AttemptRow, UsageDay
 from scm_trio.web.openapi import ERROR, INTEGER, STRING, TIME, Answer, Operation, Parameter, array_of, object_of
+from scm_trio.web.parameters import limit_of, period_of
 from scm_trio.web.services import WebServices
 
 MAX_ATTEMPTS = 1000
@@ -87,44 +86,14 @@ class UsageRoutes:
     async def usage(self, request: Request) -> Response:
         principal = await self.services.user(request)
         asked = request.query_params
-        since, until = _time("from", asked.get("from")), _time("to", asked.get("to"), end=True)
-        if since is not None and until is not None and since > until:
-            raise InvalidMessage(field="to", expected="period")
-        limit = _limit(asked.get("limit"))
+        since, until = period_of(asked.get("from"), asked.get("to"))
+        limit = limit_of(asked.get("limit"), default=MAX_ATTEMPTS, most=MAX_ATTEMPTS)
         detail = asked.get("detail")
         if detail not in {None, "attempts"}:
             raise InvalidMessage(field="detail", expected="attempts")
         rows = await self.services.usage(principal.user_id, since, until, limit if detail else None)
         quota = await self.services.quota(principal.user_id)
         return JSONResponse({"rows": [_row(row) for row in rows], "quota": _quota(quota)})
-
-
-def _time(name: str, text: str | None, *, end: bool = False) -> float | None:
-    """Seconds since the epoch; the end of a date where that is asked for.
-
-    Raises:
-        InvalidMessage: it is no ISO date or time.
-    """
-    if text is None:
-        return None
-    try:
-        # A plus sign that was not escaped arrives as a space.
-        moment = datetime.fromisoformat(text.replace(" ", "+"))
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        if end and len(text) <= len("2026-01-31"):
-            moment += timedelta(days=1)
-        return moment.timestamp()
-    except (ValueError, OverflowError) as exc:
-        raise InvalidMessage(field=name, expected="date") from exc
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return MAX_ATTEMPTS
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_ATTEMPTS):
-        raise InvalidMessage(field="limit", expected=f"1–{MAX_ATTEMPTS}")
-    return int(text)
 
 
 def _quota(standing: Standing | None) -> dict[str, object] | None:

@@ -228,6 +228,7 @@ class World:
             charge=lambda _: None,
             offload=inline,
             now=lambda: 1_700_000_000.0,
+            search=None,
             token_ttl_s=600.0,
             allow_refresh=True,
         )

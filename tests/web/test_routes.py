@@ -198,6 +198,7 @@ async def test_what_the_document_protects_is_protected(site) -> None:
         ("patch", "/scm/ai/sessions/{id}"),
         ("delete", "/scm/ai/sessions/{id}"),
         ("get", "/scm/ai/sessions/{id}/messages"),
+        ("get", "/scm/ai/search"),
         ("get", "/scm/ai/sessions/{id}/export"),
         ("post", "/scm/ai/files"),
         ("get", "/scm/ai/files/{id}"),

@@ -1,0 +1,77 @@
+"""Full text search over what a user may read."""
+
+from __future__ import annotations
+
+import trio
+from attrs import frozen
+from sqlalchemy import Connection
+
+from scm_trio.chat.deliveries import Deliveries
+from scm_trio.model import MessageStatus
+from scm_trio.store.database import Database
+from scm_trio.store.housekeeping import catch_up
+from scm_trio.store.markers import status_of
+from scm_trio.store.members import markers_of
+from scm_trio.store.paging import Page
+from scm_trio.store.search import Hit, SearchQuery, find
+
+CATCH_UP_LIMIT_S = 1.0
+"""A search does not wait longer until the newest messages can be found, too."""
+
+
+@frozen
+class Found:
+    """A message that matches, and how far it has come, as the user sees it."""
+
+    hit: Hit
+    status: MessageStatus
+
+
+class Search:
+    """The search of this server.
+
+    Args:
+        database: its writer must be running.
+        deliveries: what is known of messages' status and not in there yet.
+    """
+
+    def __init__(self, database: Database, deliveries: Deliveries) -> None:
+        self._database = database
+        self._deliveries = deliveries
+        # One at a time: two at once would only make the writer's transactions longer for everybody.
+        self._turn = trio.Lock()
+
+    async def find(self, user_id: str, query: SearchQuery) -> Page[Found]:
+        """A page of what matches, the newest first.
+
+        Raises:
+            InvalidMessage: the query is too long, or the cursor is none of this list.
+            NotFound: he is no member of that session.
+            StoreError: the database failed.
+        """
+        with trio.move_on_after(CATCH_UP_LIMIT_S):
+            await self.catch_up()
+        await self._deliveries.settle()
+        return await self._database.read(_find, user_id, query)
+
+    async def catch_up(self) -> None:
+        """Make everything that is stored known to the search.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        async with self._turn:
+            await catch_up(self._database)
+
+
+def _find(conn: Connection, user_id: str, query: SearchQuery) -> Page[Found]:
+    page = find(conn, user_id, query)
+    sessions = {hit.message.session_id for hit in page.items}
+    markers = {global_id: markers_of(conn, global_id) for global_id in sessions}
+    return Page(
+        tuple(
+            Found(hit, status_of(hit.message, hit.sequence, user_id, markers[hit.message.session_id]))
+            for hit in page.items
+        ),
+        page.next,
+    )
