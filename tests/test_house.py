@@ -6,9 +6,10 @@ import orjson
 import pytest
 import trio
 import trio.testing
+from sqlalchemy import func, select
 
 from scm_trio.client import ChatError
-from scm_trio.config import Ai, Files, Store
+from scm_trio.config import Ai, Files, Retention, Store
 from scm_trio.config import Provider as ProviderSettings
 from scm_trio.errors import ConfigError, ProviderUnavailable, StoreError
 from scm_trio.house import Parts, open_house
@@ -17,6 +18,8 @@ from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
 from scm_trio.store import runs
 from scm_trio.store.database import Database, inline, open_database
 from scm_trio.store.messages import ensure_session
+from scm_trio.store.schema import messages
+from scm_trio.store.search import has_pending
 from scm_trio.testing import Server, open_server, quiet_config, virtual_clock
 
 
@@ -197,3 +200,37 @@ async def test_a_house_does_not_begin_with_a_folder_that_is_none(autojump_clock,
     with pytest.raises(ConfigError, match=r"scm\.files\.path"):
         async with open_server({"openai": Scripted([])}, quiet_config(files=Files(path=str(tmp_path / "files")))):
             pass
+
+
+async def test_a_bug_in_the_background_is_no_end_of_the_house(autojump_clock, monkeypatch):
+    calls = []
+
+    async def broken(*_):
+        calls.append(trio.current_time())
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("scm_trio.house.keep_house", broken)
+    async with open_server({"openai": Scripted(["a"])}) as server, server.peer() as peer:
+        await trio.sleep(10)
+        await peer.send("CHAT_REQUEST", {"message": "Hi"})
+        assert (await peer.until("CHAT_STREAM_END"))[-1]["data"]["finishReason"] == "completed"
+    assert len(calls) == 2
+
+
+async def test_messages_are_indexed_and_old_ones_removed_while_the_house_stands(autojump_clock):
+    config = quiet_config(store=Store("sqlite://", retention=Retention(max_messages_per_session=2)))
+    async with open_server({"openai": Scripted(["a"])}, config) as server, server.peer() as peer:
+        for _ in range(3):
+            await peer.send("CHAT_REQUEST", {"message": "Hi"})
+            await peer.until("CHAT_STREAM_END")
+        database = server.house.database
+        assert await database.read(has_pending) is True
+        before = server.house.gate.metrics.connection_stats()
+        await trio.sleep(config.websocket.session.cleanup_interval_s + 5)
+        assert await database.read(has_pending) is False
+        kept = await database.read(lambda conn: conn.execute(select(func.count()).select_from(messages)).scalar_one())
+        assert kept == 2
+        after = server.house.gate.metrics.connection_stats()
+        assert {**before, "uptimeSeconds": 0, "messagesOut": 0} == {**after, "uptimeSeconds": 0, "messagesOut": 0}

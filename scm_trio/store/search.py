@@ -103,11 +103,18 @@ def find(conn: Connection, user_id: str, query: SearchQuery) -> Page[Hit]:
     return Page(items, None if next_before is None else encode_cursor(next_before))
 
 
-def has_pending(conn: Connection) -> bool:
-    """Whether there are messages that the search does not know yet."""
+def has_pending(conn: Connection, upto: int | None = None) -> bool:
+    """Whether there are messages that the search does not know yet, of those with numbers up to ``upto``."""
     if conn.dialect.name == "postgresql":
-        return bool(conn.execute(select(exists().select_from(search_queue))).scalar_one())
-    return conn.execute(select(messages.c.sequence).where(_is_new()).limit(1)).first() is not None
+        early = [] if upto is None else [search_queue.c.sequence <= upto]
+        return bool(conn.execute(select(exists().select_from(search_queue).where(*early))).scalar_one())
+    early = [] if upto is None else [messages.c.sequence <= upto]
+    return conn.execute(select(messages.c.sequence).where(_is_new(), *early).limit(1)).first() is not None
+
+
+def newest_sequence(conn: Connection) -> int:
+    """The number of the message that was stored last, 0 where there is none."""
+    return int(conn.execute(select(func.coalesce(func.max(messages.c.sequence), 0))).scalar_one())
 
 
 def index_pending(conn: Connection, limit: int = BATCH) -> int:

@@ -27,6 +27,22 @@ async def test_catching_up_takes_as_many_batches_as_it_needs(db, monkeypatch):
     assert await db.read(count_rows, schema.message_search) == 20
 
 
+async def test_catching_up_ends_although_more_comes_all_the_time(db, monkeypatch):
+    await db.write(open_session)
+    await db.write(talk, "m0", "m1")
+    real, more = housekeeping.index_pending, iter(range(2, 10))
+
+    def index_and_say(conn):
+        count = real(conn, 1)
+        say(conn, f"m{next(more)}")
+        return count
+
+    monkeypatch.setattr(housekeeping, "index_pending", index_and_say)
+    await catch_up(db)
+    assert await db.read(count_rows, schema.message_search) == 2
+    assert await db.read(has_pending) is True
+
+
 async def test_what_another_process_is_indexing_is_not_waited_for_for_ever(postgres_url, monkeypatch, nursery):
     monkeypatch.setattr(housekeeping, "OTHERS_WAIT_S", 0)
     async with open_database(postgres_url) as db:
@@ -133,7 +149,7 @@ async def test_the_retention_is_looked_after_more_rarely(memory, nursery, autoju
 async def test_a_database_that_fails_is_tried_again(memory, nursery, autojump_clock, monkeypatch):
     answers = [StoreError("lost"), StoreError("lost")]
 
-    async def fail_twice(database):
+    async def fail_twice(database, *, pause_s):
         if answers:
             raise answers.pop()
 
@@ -144,3 +160,24 @@ async def test_a_database_that_fails_is_tried_again(memory, nursery, autojump_cl
     assert await memory.read(count_rows, schema.messages) == 3
     await trio.sleep(30)
     assert await memory.read(count_rows, schema.messages) == 1
+
+
+async def test_a_round_of_retention_ends_although_there_is_always_one_message_too_many(
+    memory, nursery, autojump_clock, monkeypatch
+):
+    async def keep_talking():
+        for number in range(10**6):
+            await memory.write(say, f"m{number}")
+            await trio.sleep(housekeeping.PAUSE_S)
+
+    monkeypatch.setattr(housekeeping, "RETENTION_LIMIT_S", 5.0)
+    nursery.start_soon(keep_talking)
+    nursery.start_soon(keep_house, memory, Retention(max_messages_per_session=1), lambda: 0.0, 30.0)
+    await memory.write(open_session, "g2")
+    await memory.write(talk, *(f"old{number}" for number in range(BATCH + 1)), in_="g2")
+    await trio.sleep(31)
+    await memory.write(delete_session, "ann", "g2")
+    await trio.sleep(housekeeping.RETENTION_LIMIT_S)
+    await trio.sleep(40)
+    left = await memory.read(lambda conn: list(conn.execute(select(schema.sessions.c.global_id)).scalars()))
+    assert left == ["g1"], "the other work is done again"
