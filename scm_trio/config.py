@@ -220,6 +220,10 @@ class Ai:
     fallback: tuple[str, ...] = ()
     restart: bool = False
     """Whether an answer that breaks off after its first token begins anew at the next of ``fallback``."""
+    titles: bool = True
+    """Whether the model gives a title to a session that has none."""
+    suggestions: bool = True
+    """Whether the model may be asked for follow-up questions."""
     aliases: dict[str, Alias] = field(factory=dict)
     quota: Quota = Quota()
     providers: dict[str, Provider] = field(factory=dict)

@@ -18,6 +18,8 @@ import trio
 from attrs import field, frozen
 
 from scm_trio.auth import authenticator
+from scm_trio.chat.aside_ledger import AsideLedger
+from scm_trio.chat.asides import Asides, Capacity
 from scm_trio.chat.audience import Audience
 from scm_trio.chat.conversations import Conversations
 from scm_trio.chat.deliveries import Deliveries
@@ -35,6 +37,7 @@ from scm_trio.chat.run import Run
 from scm_trio.chat.searching import Search
 from scm_trio.chat.service import ChatService, Rules
 from scm_trio.chat.sessions import Sessions
+from scm_trio.chat.sidework import Sidework, sidework_of
 from scm_trio.chat.usage import Cost, Spending, cost_of
 from scm_trio.cluster.hub import Connection, Hub
 from scm_trio.config import Config
@@ -97,10 +100,12 @@ class House:
     database: Database
     files: Files
     providers: Mapping[str, Provider]
+    sidework: Sidework
 
     async def drain(self, grace_s: float, hurry: trio.Event) -> None:
         """Finish what runs, interrupt the rest, and send everybody away with a word: who watches nothing goes first."""
         self.gate.service.draining = True
+        self.sidework.close()
         for connection in self.gate.hub.everyone():
             if connection.is_told:
                 self._send_away(connection)
@@ -198,11 +203,13 @@ async def _runs_nursery(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
 
 async def _close(house: House) -> None:
     """Seal what was not drained; for a house that is left in a hurry."""
+    house.sidework.close()
     service = house.gate.service
     if not service.draining or service.live_runs:
         hurry = trio.Event()
         hurry.set()
         await service.drain(0, hurry)
+    await house.sidework.wait_idle()
     try:
         await house.gate.deliveries.settle()
     except StoreError as exc:
@@ -233,7 +240,6 @@ def _build(
     )
     service = ChatService(providers, journal, metrics, rules, clock.new_id)
     audience, people = Audience(hub), people_of(database, hub)
-    service.on_begun, service.on_said = partial(_begun, audience, people), audience.said
     sessions = Sessions(database, service, audience, clock.now, clock.new_id)
     sessions.on_members = people.changed
     gate = Gate(
@@ -249,17 +255,33 @@ def _build(
         clock=clock,
         runs=running,
     )
-    app = build_app(_web_services(gate, parts, files, Offer(providers, config.ai), quotas))
+    sidework = _sidework(config, gate, database, AsideLedger(database, clock.now, clock.new_id, costs, quotas))
+    people.on_change.append(sidework.changed)
+    service.on_begun, service.on_said = partial(_begun, audience, people, sidework), audience.said
+    service.on_ended = sidework.ended
+    app = build_app(_web_services(gate, parts, files, Offer(providers, config.ai), quotas, sidework))
     body_limits = {FILES_PATH: config.files.max_size_bytes + OVERHEAD_BYTES}
-    return House(config, gate, Listener(gate, app, body_limits=body_limits), database, files, providers)
+    return House(config, gate, Listener(gate, app, body_limits=body_limits), database, files, providers, sidework)
 
 
-def _begun(audience: Audience, people: People, run: Run, opened: Opened) -> None:
+def _sidework(config: Config, gate: Gate, database: Database, ledger: AsideLedger) -> Sidework:
+    # A local model has one processor for all; what a scripted provider says back is of use as an answer only.
+    special = {"local": 1, "scripted": 0}
+    configured = config.ai.providers.items()
+    places = {name: special.get(settings.kind, settings.max_concurrency) for name, settings in configured}
+    asides = Asides(gate.service.offer, ledger, gate.service, Capacity(places), gate.metrics)
+    return sidework_of(database, asides, gate.sessions.give_title, config.ai, gate.runs)
+
+
+def _begun(audience: Audience, people: People, sidework: Sidework, run: Run, opened: Opened) -> None:
+    sidework.begun(run)
     people.typists.asked(opened.session.global_id, run.user_id)
     audience.begun(run, opened)
 
 
-def _web_services(gate: Gate, parts: Parts, files: Files, offer: Offer, quotas: Quotas) -> WebServices:
+def _web_services(
+    gate: Gate, parts: Parts, files: Files, offer: Offer, quotas: Quotas, sidework: Sidework
+) -> WebServices:
     database = files.database
     return WebServices(
         authenticator=gate.tokens.authenticator,
@@ -281,6 +303,7 @@ def _web_services(gate: Gate, parts: Parts, files: Files, offer: Offer, quotas: 
         offload=parts.threads(EXPORT_THREADS),
         now=gate.clock.now,
         search=Search(database, gate.deliveries),
+        suggestions=sidework.suggestions,
     )
 
 

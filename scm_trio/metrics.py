@@ -26,6 +26,7 @@ _MESSAGE_TYPES = frozenset(CLIENT_TYPES) | frozenset(SERVER_TYPES)
 _ERROR_CODES = frozenset(failure.code for failure in RequestFailed.__subclasses__())
 _CLOSE_CODES = frozenset(str(int(code)) for code in CloseCode) | {"1005", "1006"}
 _OUTCOMES = frozenset(str(reason) for reason in FinishReason)
+_ASIDE_KINDS = frozenset({"title", "suggestions"})
 _TOKEN_KINDS = ("prompt", "completion", "reasoning", "cached")
 _TOKEN_SOURCES = frozenset({"provider", "estimated"})
 _MAX_NAMES = 64
@@ -146,6 +147,8 @@ class Metrics:
             "tokens_total", "Tokens; reasoning and cached ones are part of the others", "provider", "kind", "source"
         )
         self._tokens = _Family(tokens, None, frozenset(_TOKEN_KINDS), _TOKEN_SOURCES)
+        asides = self._counter("asides_total", "Titles and suggestions asked for", "kind", "outcome")
+        self._asides = _Family(asides, _ASIDE_KINDS, _OUTCOMES | _ERROR_CODES)
 
     def _make_histograms(self) -> None:
         first = self._histogram("first_token_seconds", "Question to first token", _FIRST_TOKEN_BUCKETS_S, "provider")
@@ -212,8 +215,16 @@ class Metrics:
         self._run_count(provider, outcome).inc()
         self._run_seconds(provider).observe(seconds)
         if usage is not None:
-            for kind in _TOKEN_KINDS:
-                self._tokens(provider, kind, usage.source).inc(getattr(usage, f"{kind}_tokens"))
+            self._spent(provider, usage)
+
+    def aside_ended(self, kind: str, outcome: str, provider: str, usage: Usage) -> None:
+        """A title or suggestions have been asked for; ``outcome`` is a finish reason or an error code."""
+        self._asides(kind, outcome).inc()
+        self._spent(provider, usage)
+
+    def _spent(self, provider: str, usage: Usage) -> None:
+        for kind in _TOKEN_KINDS:
+            self._tokens(provider, kind, usage.source).inc(getattr(usage, f"{kind}_tokens"))
 
     def store_write(self, seconds: float) -> None:
         self._store_seconds.observe(seconds)

@@ -31,7 +31,7 @@ from attrs import frozen
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from scm_trio.client import Chat, open_chat_over
-from scm_trio.config import Auth, Config, Store
+from scm_trio.config import Ai, Auth, Config, Store
 from scm_trio.gateway.gate import Clock
 from scm_trio.house import House, Parts, open_house
 from scm_trio.providers.base import Provider
@@ -51,8 +51,8 @@ def virtual_clock() -> Clock:
 
 
 def quiet_config(**sections: Any) -> Config:
-    """Defaults, a known secret and an in-memory store; ``sections`` replace whole sections."""
-    return attrs.evolve(Config(auth=Auth(secret=SECRET), store=Store("sqlite://")), **sections)
+    """Defaults, a known secret and an in-memory store, no titles; ``sections`` replace whole sections."""
+    return attrs.evolve(Config(auth=Auth(secret=SECRET), store=Store("sqlite://"), ai=Ai(titles=False)), **sections)
 
 
 @frozen

@@ -167,3 +167,16 @@ def test_the_page_is_prometheus_text_without_birthdays(metrics: Metrics) -> None
     assert content_type.startswith("text/plain; version=0.0.4")
     assert b"_created" not in body
     assert b"process_open_fds" in body
+
+
+def test_titles_and_suggestions_are_counted_beside_answers():
+    metrics = Metrics(now=lambda: 0.0)
+    metrics.aside_ended("title", "completed", "openai", Usage(prompt_tokens=10, completion_tokens=3))
+    metrics.aside_ended("title", "TIMEOUT", "openai", Usage(prompt_tokens=10, source="estimated"))
+    metrics.aside_ended("nonsense", "nonsense", "openai", Usage())
+    text = metrics.render()[0].decode()
+    assert 'scm_asides_total{kind="title",outcome="completed"} 1.0' in text
+    assert 'scm_asides_total{kind="title",outcome="TIMEOUT"} 1.0' in text
+    assert 'scm_asides_total{kind="other",outcome="other"} 1.0' in text
+    assert 'scm_tokens_total{kind="completion",provider="openai",source="provider"} 3.0' in text
+    assert metrics.connection_stats()["totalStreams"] == 0

@@ -76,20 +76,29 @@ class Quotas:
             QuotaExceeded: not so much is left today.
             Contended: another process is deciding about this user; the whole transaction has to be tried again.
         """
-        limits = self.limits_of(plan.user_id)
+        if self.limits_of(plan.user_id) is not None:
+            wanted = self._wanted(plan, prompt_tokens)
+            self.set_aside(conn, plan.info.message_id, plan.user_id, wanted, now)
+
+    def set_aside(self, conn: Connection, name: str, user_id: str, wanted: Amounts, now: float) -> None:
+        """Set something aside under a name, by which it is released.
+
+        Raises:
+            QuotaExceeded, Contended: as ``reserve``.
+        """
+        limits = self.limits_of(user_id)
         if limits is None:
             return
         day = int(now // DAY_S)
-        wanted = self._wanted(plan, prompt_tokens)
-        quota.claim(conn, plan.user_id)
-        if (name := limits.exceeded(quota.amounts(conn, plan.user_id, day), wanted)) is not None:
+        quota.claim(conn, user_id)
+        if (key := limits.exceeded(quota.amounts(conn, user_id, day), wanted)) is not None:
             resets_at = _end_of(day)
             raise QuotaExceeded(
-                field=f"scm.ai.quota.{name}-per-day",
+                field=f"scm.ai.quota.{key}-per-day",
                 retry_after_s=resets_at - now,
                 resets=datetime.fromtimestamp(resets_at, UTC).strftime("%Y-%m-%d %H:%M"),
             )
-        quota.reserve(conn, Reservation(plan.info.message_id, plan.user_id, day, wanted.tokens, wanted.cost))
+        quota.reserve(conn, Reservation(name, user_id, day, wanted.tokens, wanted.cost))
 
     def _wanted(self, plan: Plan, prompt_tokens: int) -> Amounts:
         answer_tokens = plan.question.max_tokens or self._settings.answer_tokens

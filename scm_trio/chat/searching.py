@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 from sqlalchemy import Connection
 
 from scm_trio.chat.deliveries import Deliveries
 from scm_trio.model import MessageStatus
 from scm_trio.store.database import Database
+from scm_trio.store.files import with_attachments
 from scm_trio.store.housekeeping import catch_up
 from scm_trio.store.markers import status_of
 from scm_trio.store.members import markers_of
@@ -66,12 +67,12 @@ class Search:
 
 def _find(conn: Connection, user_id: str, query: SearchQuery) -> Page[Found]:
     page = find(conn, user_id, query)
-    sessions = {hit.message.session_id for hit in page.items}
-    markers = {global_id: markers_of(conn, global_id) for global_id in sessions}
+    messages = with_attachments(conn, [hit.message for hit in page.items])
+    markers = {each.session_id: markers_of(conn, each.session_id) for each in messages}
     return Page(
         tuple(
-            Found(hit, status_of(hit.message, hit.sequence, user_id, markers[hit.message.session_id]))
-            for hit in page.items
+            Found(evolve(hit, message=each), status_of(each, hit.sequence, user_id, markers[each.session_id]))
+            for hit, each in zip(page.items, messages, strict=True)
         ),
         page.next,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import trio
 from attrs import evolve, field, frozen
@@ -18,7 +19,9 @@ from scm_trio.config import Ai, Streams
 from scm_trio.errors import (
     Forbidden,
     InvalidMessage,
+    ModelUnknown,
     NotFound,
+    ProviderUnknown,
     ShuttingDown,
     TooManyStreams,
 )
@@ -63,6 +66,7 @@ class ChatService:
     Attributes:
         on_begun: told of every run whose question has been stored, before it says anything.
         on_said: told of every answer that has been stored, before its end is told.
+        on_ended: told of every run that has ended, refused ones included.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class ChatService:
         self.draining = False
         self.on_begun: Callable[[Run, Opened], None] = _to_nobody
         self.on_said: Callable[[Run, Said], None] = _to_nobody
+        self.on_ended: Callable[[Run], None] = _to_nobody
         self._journal = journal
         self._observer = observer
         self._rules = rules
@@ -130,7 +135,7 @@ class ChatService:
         run = Run(plan, provider, self._journal, self._observer)
         run.on_repeat, run.on_begun, run.on_said = on_repeat, self._begun, self.on_said
         self._runs.add(run)
-        nursery.start_soon(run.task, self._runs.end)
+        nursery.start_soon(run.task, self._ended)
         if request_id is not None and self._foretold.pop((asker.user_id, request_id), None) is not None:
             run.cancel()
         return run
@@ -199,6 +204,18 @@ class ChatService:
             ProviderUnknown, ModelUnknown: they are not on offer.
         """
         choose(self.providers, self._rules.ai, provider, model)
+
+    def offer(self, provider: str | None, model: str | None) -> tuple[Provider, str]:
+        """Who can be asked: this provider for this model, or the nearest default where they are not on offer.
+
+        Raises:
+            ProviderUnknown: there is no provider at all.
+            ModelUnknown: not even a default model.
+        """
+        for name, wanted in ((provider, model), (provider, None)):
+            with suppress(ProviderUnknown, ModelUnknown):
+                return choose(self.providers, self._rules.ai, name, wanted)
+        return choose(self.providers, self._rules.ai, None, None)
 
     # ---- finding
 
@@ -299,6 +316,14 @@ class ChatService:
         """The runs that have not ended in sessions that the user belongs to, as far as this process knows."""
         return self._runs.live_for(user_id)
 
+    def live_at(self, provider: str) -> int:
+        """How many answers a provider is giving."""
+        return sum(run.info.provider == provider for run in self._runs.all_live())
+
+    def is_waited_for(self, user_id: str) -> bool:
+        """Whether the user waits for the first word of an answer."""
+        return any(not run.log.next_index for run in self.active(user_id))
+
     # ---- what happens to sessions
 
     def session_changed(self, session: Session, members: Iterable[str]) -> None:
@@ -346,6 +371,10 @@ class ChatService:
     def _begun(self, run: Run, opened: Opened) -> None:
         self._runs.place(run)
         self.on_begun(run, opened)
+
+    def _ended(self, run: Run) -> None:
+        self._runs.end(run)
+        self.on_ended(run)
 
 
 def _to_nobody(*_: object) -> None:

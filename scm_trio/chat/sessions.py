@@ -21,6 +21,8 @@ from scm_trio.store.access import Access, resolve
 from scm_trio.store.database import Database
 from scm_trio.store.markers import ReadMark, mark_read
 from scm_trio.store.members import Member, member_ids
+from scm_trio.store.messages import find_session_by_global_id
+from scm_trio.store.removal import NOBODY
 from scm_trio.store.session_list import SessionFilter, SessionView, list_sessions, view, views_of_members
 
 
@@ -108,6 +110,10 @@ class Sessions:
             self._now(),
         )
 
+    async def give_title(self, global_id: str, title: str) -> None:
+        """Give a session a title that was made for it, unless it has one. Everybody in it is told."""
+        await self._database.change(self._titled, _give_title, global_id, title)
+
     async def delete(self, caller: Caller, reference: str) -> messages.SessionDeleted:
         """Delete a session with all that was said in it; what is being answered there is cancelled. Everybody is told.
 
@@ -171,6 +177,11 @@ class Sessions:
         mine = changed.views.get(caller.user_id)
         return _gone(changed.global_id, names[caller.user_id]) if mine is None else session_info(mine)
 
+    def _titled(self, titled: _Titled | None) -> None:
+        if titled is not None:
+            self._service.session_changed(titled.session, titled.views)
+            self._tell(Caller(NOBODY), titled.views, new_to=())
+
     def _deleted(self, caller: Caller, deleted: store.DeletedSession) -> messages.SessionDeleted:
         for connection in self._audience.of(deleted.names):
             connection.lose(deleted.global_id)
@@ -216,6 +227,18 @@ def _create(
 ) -> Mapping[str, SessionView]:
     store.create_session(conn, user_id, global_id, new, now)
     return views_of_members(conn, global_id)
+
+
+@frozen
+class _Titled:
+    session: Session
+    views: Mapping[str, SessionView]
+
+
+def _give_title(conn: Transaction, global_id: str, title: str) -> _Titled | None:
+    given = store.set_title_if_absent(conn, global_id, title)
+    session = find_session_by_global_id(conn, global_id) if given else None
+    return None if session is None else _Titled(session, views_of_members(conn, global_id))
 
 
 def _mark(conn: Transaction, user_id: str, reference: str, message_id: str) -> tuple[ReadMark, tuple[str, ...]]:

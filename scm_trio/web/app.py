@@ -23,6 +23,7 @@ from scm_trio.web.search import SearchRoutes
 from scm_trio.web.services import WebServices
 from scm_trio.web.sessions import SessionRoutes
 from scm_trio.web.status import StatusRoutes
+from scm_trio.web.suggestions import SuggestionRoutes
 from scm_trio.web.tokens import TokenRoutes
 from scm_trio.web.usage import UsageRoutes
 
@@ -40,6 +41,7 @@ def operations(services: WebServices) -> list[Operation]:
         *ExportRoutes(services).operations(),
         *FileRoutes(services).operations(),
         *SearchRoutes(services).operations(),
+        *SuggestionRoutes(services).operations(),
         *ChatPathRoutes(services).operations(),
     ]
 

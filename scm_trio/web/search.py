@@ -7,13 +7,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from scm_trio.chat.searching import Found
-from scm_trio.errors import InvalidMessage, ServerBusy, StoreError
-from scm_trio.protocol import records
+from scm_trio.errors import InvalidMessage
+from scm_trio.protocol import messages, records
 from scm_trio.protocol.codec import is_id, plain
 from scm_trio.store.paging import MAX_PAGE
 from scm_trio.store.search import SearchQuery
 from scm_trio.store.words import MAX_QUERY_CHARS
-from scm_trio.web.openapi import ERROR, Answer, Operation, Parameter, object_of, page_of
+from scm_trio.web.openapi import ERROR, ID, Answer, Operation, Parameter, model, object_of, page_of
 from scm_trio.web.parameters import limit_of, period_of
 from scm_trio.web.services import WebServices
 from scm_trio.web.sessions import COUNTED, PAGING
@@ -21,7 +21,7 @@ from scm_trio.web.sessions import COUNTED, PAGING
 DEFAULT_LIMIT = 20
 
 _HIT = object_of(
-    message={"type": "object"},
+    message=model(messages.StoredMessage),
     snippet={"type": "string", "description": "HTML: escaped, with the matches between `<mark>` tags"},
 )
 _PARAMETERS = (
@@ -30,7 +30,7 @@ _PARAMETERS = (
         'words, all of which have to be there; in "quotation marks" they follow one another',
         schema={"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARS},
     ),
-    Parameter("sessionId", "only in this session, by the caller's name for it or its global id"),
+    Parameter("sessionId", "only in this session, by the caller's name for it or its global id", schema=ID),
     Parameter("from", "ISO 8601 date or time, UTC unless it says otherwise: only what was stored then or later"),
     Parameter("to", "the same: only what was stored before; a date counts as a whole day"),
     *PAGING,
@@ -62,10 +62,7 @@ class SearchRoutes:
     async def search(self, request: Request) -> Response:
         principal = await self.services.counted_user(request)
         query = _query(request)
-        try:
-            page = await self.services.search.find(principal.user_id, query)
-        except StoreError as exc:
-            raise ServerBusy("store", retry_after_s=2) from exc
+        page = await self.services.search.find(principal.user_id, query)
         return JSONResponse({"items": [_hit(found) for found in page.items], "next": page.next})
 
 

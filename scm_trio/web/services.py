@@ -18,6 +18,7 @@ from scm_trio.chat.offer import OnOffer
 from scm_trio.chat.quota import Standing
 from scm_trio.chat.searching import Search
 from scm_trio.chat.sessions import Sessions
+from scm_trio.chat.suggestions import Suggestions
 from scm_trio.errors import Forbidden, NotFound, RateLimited
 from scm_trio.metrics import Metrics
 from scm_trio.model import Principal
@@ -71,6 +72,7 @@ class WebServices:
         offload: carries work that would hold up everybody else.
         now: wall clock, seconds since the epoch.
         search: full text search over what users may read.
+        suggestions: what could be asked next.
         token_ttl_s: how long a refreshed token lives.
         allow_refresh: whether the configuration lets valid tokens be exchanged for new ones.
         query_token: whether the WebSocket handshake takes ``?token=``; plain HTTP never does.
@@ -91,6 +93,7 @@ class WebServices:
     offload: Offload
     now: Callable[[], float]
     search: Search
+    suggestions: Suggestions
     quota: Callable[[str], Awaitable[Standing | None]] = _unlimited
     token_ttl_s: float = 3600.0
     allow_refresh: bool = False

@@ -124,14 +124,18 @@ def test_the_plain_samples_of_the_original_document_run_unchanged(seed_page: Pag
         seed_page.add_script_tag(content=sample)
     seed_page.wait_for_function("() => window.welcome && websocket.readyState === WebSocket.OPEN")
     assert seed_page.evaluate("websocket.protocol") == "Bearer"
-    seed_page.evaluate("websocket.addEventListener('message', (event) => { window.newest = JSON.parse(event.data); })")
+    # By type: after an answer the server may have other news, such as the session's title.
+    seed_page.evaluate(
+        "window.came = {}; websocket.addEventListener('message', (event) => {"
+        " const message = JSON.parse(event.data); window.came[message.type] = message; })"
+    )
     seed_page.evaluate("sendStreamingChatRequest()")
     expect(seed_page.locator("#chat-content")).to_have_text(ANSWER, timeout=PATIENCE_MS)
-    seed_page.wait_for_function("() => window.newest?.type === 'CHAT_STREAM_END'")
+    seed_page.wait_for_function("() => window.came.CHAT_STREAM_END")
     assert "心跳响应" in said
     seed_page.evaluate("sendNormalChatRequest()")
-    seed_page.wait_for_function("() => window.newest.type === 'CHAT_RESPONSE'")
-    assert seed_page.evaluate("window.newest.data.content") == ANSWER
+    seed_page.wait_for_function("() => window.came.CHAT_RESPONSE")
+    assert seed_page.evaluate("window.came.CHAT_RESPONSE.data.content") == ANSWER
     assert troubles == []
 
 

@@ -39,7 +39,7 @@ async def test_sessions_conversations_and_users_know_nothing_of_each_other(autoj
 
 async def test_the_system_prompt_comes_first(autojump_clock):
     provider = Scripted(["a"])
-    config = quiet_config(ai=Ai(system_prompt="Be brief."))
+    config = quiet_config(ai=Ai(system_prompt="Be brief.", titles=False))
     async with serving(provider=provider, config=config) as server, server.peer() as peer:
         await answer(peer, "one", "r1")
         await answer(peer, "two", "r2")

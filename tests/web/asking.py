@@ -8,6 +8,8 @@ from attrs import frozen
 
 from scm_trio.testing import Server
 
+from .contract import Contract
+
 
 @frozen
 class Answer:
@@ -27,7 +29,7 @@ def request(server: Server, target: str, user: str | None, method: str = "GET") 
 
 
 async def ask(server: Server, target: str, user: str | None = "user001", method: str = "GET") -> Answer:
-    """The whole answer; the server is done with the connection then."""
+    """The whole answer, held against the document; the server is done with the connection then."""
     stream = server.dial()
     await stream.send_all(request(server, target, user, method))
     data = b""
@@ -37,4 +39,6 @@ async def ask(server: Server, target: str, user: str | None = "user001", method:
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-    return Answer(int(first.split()[1]), headers, body)
+    answer = Answer(int(first.split()[1]), headers, body)
+    Contract(server.house.listener.app.state.openapi).check(method, target, answer)
+    return answer

@@ -229,6 +229,7 @@ class World:
             offload=inline,
             now=lambda: 1_700_000_000.0,
             search=None,
+            suggestions=None,
             token_ttl_s=600.0,
             allow_refresh=True,
         )

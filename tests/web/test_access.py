@@ -70,6 +70,7 @@ ROWS = [
     Row("GET", f"{ONE}/export", 200, 200, 200),
     Row("GET", f"{ONE}/export", 200, 200, 200, query=lambda place: f"?format=json&branch={place.answer}"),
     Row("GET", f"{ONE}/export", 200, 200, 200, query=lambda _: "?format=html&tree=true"),
+    Row("GET", f"{ONE}/suggestions", 200, 200, 200),
     Row("GET", "/scm/ai/search", 200, 200, 200, query=lambda place: f"?q=Hi&sessionId={place.session_id}"),
     Row("GET", "/scm/ai/files/{id}", 200, 200, 200),
 ]

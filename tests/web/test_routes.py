@@ -200,6 +200,7 @@ async def test_what_the_document_protects_is_protected(site) -> None:
         ("get", "/scm/ai/sessions/{id}/messages"),
         ("get", "/scm/ai/search"),
         ("get", "/scm/ai/sessions/{id}/export"),
+        ("get", "/scm/ai/sessions/{id}/suggestions"),
         ("post", "/scm/ai/files"),
         ("get", "/scm/ai/files/{id}"),
     }

@@ -8,9 +8,9 @@ import trio
 
 from scm_trio.chat import searching
 from scm_trio.errors import StoreError
-from scm_trio.model import Message
+from scm_trio.model import File, Message
 from scm_trio.providers.scripted import Scripted
-from scm_trio.store import housekeeping
+from scm_trio.store import files, housekeeping
 from scm_trio.store.database import Database
 from scm_trio.store.markers import mark_read
 from scm_trio.store.members import Member
@@ -76,6 +76,19 @@ async def test_a_hit_has_the_message_and_its_place_with_the_match_marked(autojum
         "createdAt": "2026-01-01T00:00:00.000Z",
         "attachments": [],
     }
+
+
+async def test_a_hit_has_its_attachments(autojump_clock, server):
+    file = File("f-1", "ann", "stock.csv", "text/csv", 7, NEW_YEAR_S)
+
+    def attach(conn):
+        files.announce(conn, file)
+        files.complete(conn, file)
+        files.attach(conn, "m0", ["f-1"], NEW_YEAR_S)
+
+    await server.house.database.write(attach)
+    (hit,) = (await find(server, "stock"))["items"]
+    assert [each["fileId"] for each in hit["message"]["attachments"]] == ["f-1"]
 
 
 async def test_only_what_one_may_read_is_found_and_deleted_things_are_gone(autojump_clock, server):
