@@ -235,7 +235,8 @@ async def test_a_house_that_is_left_in_a_hurry_leaves_no_open_row(autojump_clock
 
         database.write = seen
     assert provider.open_streams == 0
-    assert settled == ["_close"]
+    assert settled.count("_close") == 1
+    assert set(settled) <= {"_close", "mark_given"}
 
 
 async def test_who_has_no_quota_left_gets_the_first_words(autojump_clock):
