@@ -17,7 +17,7 @@ from scm_trio.cluster.hub import Connection, SessionEvent
 from scm_trio.model import Session
 from scm_trio.protocol import messages, records
 from scm_trio.store import sessions as store
-from scm_trio.store.access import Access, resolve
+from scm_trio.store.access import resolve
 from scm_trio.store.database import Database
 from scm_trio.store.markers import ReadMark, mark_read
 from scm_trio.store.members import Member, member_ids
@@ -152,14 +152,6 @@ class Sessions:
         """
         page = await self._database.read(list_sessions, user_id, wanted)
         return messages.SessionPage(tuple(map(session_info, page.items)), page.next)
-
-    async def way_in(self, user_id: str, reference: str) -> Access:
-        """The user's way into a session.
-
-        Raises:
-            NotFound: he is no member of such a session.
-        """
-        return await self._database.read(resolve, user_id, reference)
 
     # ---- effects
 

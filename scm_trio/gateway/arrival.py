@@ -74,8 +74,8 @@ async def _catch_up(link: Link) -> None:
 async def _give(link: Link, undelivered: Undelivered) -> None:
     """Send a message, and note that once it has left."""
     message, name = undelivered.message, undelivered.session_id
-    if link.gate.deliveries.is_noted(link.user_id, message):
-        return  # another connection was told as it came
+    if link.gate.deliveries.is_noted(link.user_id, message) and not link.outbox.holds(message):
+        return  # it came when another connection was there, and this one was not
     data = records.message(message, name, "delivered", offline=True)
     event = SessionEvent("CHAT_MESSAGE", data, message.session_id, name, message.user_id, message)
 

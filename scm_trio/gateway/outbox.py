@@ -127,6 +127,12 @@ class Outbox:
         """Whether what happens in a session waits."""
         return global_id in self._held
 
+    def holds(self, message: Message) -> bool:
+        """Whether the message itself waits: it came when this connection was there."""
+        hold = self._held.get(message.session_id)
+        events = () if hold is None else hold.events
+        return any(each.message is not None and each.message.message_id == message.message_id for each in events)
+
     def caught_up_to(self, message: Message) -> None:
         """The message is told as one of those that came in the user's absence: as news it would come twice."""
         self._caught_up_to[message.session_id] = message.sequence

@@ -13,7 +13,7 @@ from scm_trio.store.files import with_attachments
 from scm_trio.store.markers import sequence_in, status_of
 from scm_trio.store.members import markers_of
 from scm_trio.store.messages import branch, history
-from scm_trio.store.paging import Page, decode_cursor, encode_cursor, page_size
+from scm_trio.store.paging import Page, decode_cursor, encode_cursor, fitting, page_size
 from scm_trio.store.schema import messages
 
 MAX_SIBLINGS = 1000
@@ -65,7 +65,8 @@ def history_page(conn: Connection, user_id: str, reference: str, wanted: History
         found = history(conn, global_id, before, size + 1)
     else:
         found = _one_branch(conn, global_id, wanted.leaf, before, size + 1)
-    shown = with_attachments(conn, found[-size:])
+    fit = fitting(len(each.content) + len(each.reasoning) for each in reversed(found[-size:]))
+    shown = with_attachments(conn, found[len(found) - fit :])
     sequences = _sequences(conn, shown)
     markers = markers_of(conn, global_id)
     siblings = _siblings(conn, global_id, shown)
@@ -73,7 +74,7 @@ def history_page(conn: Connection, user_id: str, reference: str, wanted: History
         Said(each, status_of(each, sequences[each.message_id], user_id, markers), siblings[each.message_id])
         for each in shown
     )
-    return Page(items, encode_cursor(sequences[shown[0].message_id]) if len(found) > size else None)
+    return Page(items, encode_cursor(sequences[shown[0].message_id]) if len(found) > fit else None)
 
 
 def newest_leaf(conn: Connection, user_id: str, reference: str, message_id: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 import orjson
@@ -13,6 +14,8 @@ from scm_trio.errors import InvalidMessage
 T = TypeVar("T")
 
 MAX_PAGE = 100
+MAX_PAGE_CHARS = 250_000
+"""Of the texts of a page: written as JSON it stays below what clients take in one message, a megabyte."""
 MAX_NUMBER = 2**63 - 1
 
 
@@ -27,6 +30,17 @@ class Page(Generic[T]):
 def page_size(limit: int) -> int:
     """How many items a page has when a client asks for ``limit``: at least 1, at most ``MAX_PAGE``."""
     return max(1, min(limit, MAX_PAGE))
+
+
+def fitting(sizes: Iterable[int]) -> int:
+    """How many items of these sizes, in characters, make a page together: at least one."""
+    room, count = MAX_PAGE_CHARS, 0
+    for size in sizes:
+        room -= size
+        if count and room < 0:
+            break
+        count += 1
+    return count
 
 
 def encode_cursor(*parts: float | str) -> str:

@@ -10,7 +10,7 @@ from scm_trio.model import MemberRole, Session
 from scm_trio.store.access import Access
 from scm_trio.store.members import Member, members_of
 from scm_trio.store.messages import find_session_by_global_id, session_from
-from scm_trio.store.paging import Page, decode_cursor, encode_cursor, page_size
+from scm_trio.store.paging import Page, decode_cursor, encode_cursor, fitting, page_size
 from scm_trio.store.schema import members, sessions
 from scm_trio.store.unread import unread_by_member, unread_counts
 
@@ -95,8 +95,14 @@ def list_sessions(conn: Connection, user_id: str, wanted: SessionFilter) -> Page
     ways = [Access(session_from(row[:-1]), user_id, row[-1]) for row in rows[:size]]
     people = members_of(conn, [way.global_id for way in ways])
     unread = unread_counts(conn, user_id, list(people))
-    items = tuple(_view(way, people[way.global_id], unread.get(way.global_id, 0)) for way in ways)
-    return Page(items, _cursor(ways[-1].session) if len(rows) > size else None)
+    views = [_view(way, people[way.global_id], unread.get(way.global_id, 0)) for way in ways]
+    shown = views[: fitting(map(_size, views))]
+    return Page(tuple(shown), _cursor(ways[len(shown) - 1].session) if len(rows) > len(shown) else None)
+
+
+def _size(seen: SessionView) -> int:
+    """About how many characters a session has as JSON."""
+    return 600 + len(seen.system_prompt or "") + sum(len(each.user_id) + 32 for each in seen.members)
 
 
 def _cursor(session: Session) -> str:

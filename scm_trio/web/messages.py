@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from attrs import frozen
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from scm_trio.errors import InvalidMessage, NotFound
 from scm_trio.protocol import messages
-from scm_trio.protocol.codec import is_id, plain
+from scm_trio.protocol.codec import is_id
 from scm_trio.store.history import HistoryFilter
+from scm_trio.web.body import told
 from scm_trio.web.openapi import ERROR, ID, Answer, Operation, Parameter, model
 from scm_trio.web.services import WebServices, path_id
 from scm_trio.web.sessions import COUNTED, PAGING, SESSION_ID, SESSIONS_PATH, page_limit
@@ -49,7 +50,7 @@ class MessageRoutes:
             raise InvalidMessage(field="through", expected="one_branch")
         wanted = HistoryFilter(leaf, request.query_params.get("before"), page_limit(request))
         page = await self.services.history.page(principal.user_id, session_id, wanted, through)
-        return JSONResponse(plain(page))
+        return told(page)
 
 
 def _message(request: Request, name: str) -> str | None:

@@ -6,14 +6,15 @@ from urllib.parse import quote
 
 from attrs import frozen
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from scm_trio.chat.sessions import Caller
 from scm_trio.errors import InvalidMessage
 from scm_trio.protocol import messages
-from scm_trio.protocol.codec import decode_body, plain
+from scm_trio.protocol.codec import decode_body
 from scm_trio.store.paging import MAX_PAGE
 from scm_trio.store.session_list import SessionFilter
+from scm_trio.web.body import told
 from scm_trio.web.openapi import (
     BOOLEAN,
     ERROR,
@@ -122,18 +123,18 @@ class SessionRoutes:
         principal = await self.services.counted_user(request)
         asked = request.query_params
         wanted = SessionFilter(asked.get("query"), _archived(request), asked.get("before"), page_limit(request))
-        return JSONResponse(plain(await self.services.sessions.list(principal.user_id, wanted)))
+        return told(await self.services.sessions.list(principal.user_id, wanted))
 
     async def create_session(self, request: Request) -> Response:
         principal = await self.services.counted_user(request)
         wanted: messages.SessionCreate = decode_body(await request.body() or b"{}", messages.SessionCreate)
         session = await self.services.sessions.create(Caller(principal.user_id), wanted)
         location = f"{SESSIONS_PATH}/{quote(session.session_id, safe='')}"
-        return JSONResponse(plain(session), 201, {"Location": location})
+        return told(session, 201, {"Location": location})
 
     async def find_session(self, request: Request) -> Response:
         principal, session_id = await self.services.counted_user(request), path_id(request)
-        return JSONResponse(plain(await self.services.sessions.find(principal.user_id, session_id)))
+        return told(await self.services.sessions.find(principal.user_id, session_id))
 
     async def change_session(self, request: Request) -> Response:
         principal, session_id = await self.services.counted_user(request), path_id(request)
@@ -141,11 +142,11 @@ class SessionRoutes:
         wanted = messages.SessionUpdate(
             messages.Id(session_id), patch.title, patch.archived, patch.system_prompt, patch.members
         )
-        return JSONResponse(plain(await self.services.sessions.update(Caller(principal.user_id), wanted)))
+        return told(await self.services.sessions.update(Caller(principal.user_id), wanted))
 
     async def delete_session(self, request: Request) -> Response:
         principal, session_id = await self.services.counted_user(request), path_id(request)
-        return JSONResponse(plain(await self.services.sessions.delete(Caller(principal.user_id), session_id)))
+        return told(await self.services.sessions.delete(Caller(principal.user_id), session_id))
 
 
 def page_limit(request: Request) -> int:
