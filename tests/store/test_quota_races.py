@@ -25,7 +25,8 @@ LIMITED = Quotas(Quota(tokens_per_day=10_000, answer_tokens=995), {})
 def asked(number, user, node):
     name = f"{node}-{user}-{number}"
     info = AnswerInfo(f"a-{name}", f"q-{name}", None, "scripted-1", "scripted")
-    return SimpleNamespace(plan=plan(info=info, user_id=user, session_id=f"s-{name}", conversation_id="c"))
+    wanted = plan(info=info, user_id=user, session_id=f"s-{name}", conversation_id="c")
+    return SimpleNamespace(plan=wanted, accept=lambda _: None)
 
 
 class Node:
