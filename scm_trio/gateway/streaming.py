@@ -42,8 +42,14 @@ async def stream_answer(link: Link, viewer: Viewer) -> None:
                 # Nothing follows, not even END: so it is told as what a client waits no further after.
                 await _tell_failure(link, viewer, viewer.failure, started=False)
     finally:
-        link.viewers.pop(run.key, None)
+        _retire(link, viewer)
         viewer.over.set()
+
+
+def _retire(link: Link, viewer: Viewer) -> None:
+    """From here on a CHAT_RESUME begins anew."""
+    if link.viewers.get(viewer.run.key) is viewer:
+        del link.viewers[viewer.run.key]
 
 
 async def _show(link: Link, viewer: Viewer) -> None:
@@ -63,6 +69,7 @@ async def _show(link: Link, viewer: Viewer) -> None:
         if run.failure is not None:
             await _tell_failure(link, viewer, run.failure)
         await _tell_end(link, viewer)
+    _retire(link, viewer)  # nobody looks at it any more
     if run.said is not None:
         await link.outbox.receipt([run.said])
 
