@@ -47,6 +47,7 @@ class Answer:
     def __init__(self, line: Line, feed: Feed, *, asked: bool = True) -> None:
         self._line = line
         self._feed = feed
+        self._asking = trio.Lock()
         self._asked = asked
         self._stopped = False
 
@@ -152,24 +153,30 @@ class Answer:
     # ---- inside
 
     async def _ask(self) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
         if self._asked:
             return
+        async with self._asking:
+            if not self._asked:
+                await self._ask_now()
+
+    async def _ask_now(self) -> None:
         shown = self._line.find(self._feed.request_id)
         if isinstance(shown, Feed) and shown.is_shown:
             # The same request, from before or from elsewhere: the server shows its answer here already.
             shown.cancel_on_leave, self._feed = self._feed.cancel_on_leave, shown
         else:
             self._line.enter(self._feed)
-        self._asked = True
         try:
             await self._line.tell(self._feed)
         except trio.Cancelled:
-            if not self._feed.was_told:
-                # Nothing was sent: it can be asked again.
+            self._asked = self._feed.was_told
+            if self._asked:
+                # It was said in the background meanwhile, on a new connection.
+                self._stop()
+            else:
                 self._line.forget(self._feed)
-                self._asked = False
             raise
+        self._asked = True
         if self._feed.cancel_on_leave and self._feed.request_id is not None:
             token = trio.lowlevel.current_trio_token()
             weakref.finalize(self, _abandon, token, self._line, self._feed.request_id).atexit = False

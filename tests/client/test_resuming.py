@@ -265,6 +265,46 @@ async def test_an_asker_that_is_cancelled_before_its_turn_can_ask_again(autojump
         assert dialer.servers[0].received[0].request_id == "r-1"
 
 
+async def test_a_reader_goes_on_when_the_one_who_asked_for_both_is_cancelled(autojump_clock):
+    async def script(server):
+        await server.answer_next("yes")
+
+    async def read(answer, limit_s, lengths):
+        with trio.move_on_after(limit_s):
+            lengths.append((await answer.finish()).length)
+
+    lengths = []
+    async with returning(script) as (chat, _), trio.open_nursery() as nursery:
+        answer = chat.ask("?")
+        async with trio.open_nursery() as sending:
+            await sending.start(hold, chat._supervisor._wire._turn)
+            for limit_s in (1, 9):
+                nursery.start_soon(read, answer, limit_s, lengths)
+                await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(2)
+            sending.cancel_scope.cancel()
+    assert lengths == [3]
+
+
+async def test_a_question_that_was_sent_by_a_new_connection_while_its_asker_waited_is_stopped_with_him(autojump_clock):
+    async def second(server):
+        await server.next("CHAT_REQUEST")
+        await server.next("CHAT_CANCEL")
+
+    async with returning(nothing, second) as (chat, dialer), trio.open_nursery() as nursery:
+        answer = chat.ask("?")
+        # Its asker waits for his turn on a connection that breaks, and hears of that late.
+        turn = chat._supervisor._wire._turn
+        await nursery.start(hold, turn)
+        with trio.move_on_after(1):
+            nursery.start_soon(dialer.servers[0].stream.aclose)
+            async with answer:
+                raise AssertionError
+        await trio.sleep(1)
+        assert dialer.servers[1].kinds == ["CHAT_REQUEST", "CHAT_CANCEL"]
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("options", [{"message": "half \ud83d"}, {"message": "?", "request_id": "\udc00"}])
 async def test_what_is_no_text_is_refused_at_once(autojump_clock, options):
     async with returning(nothing) as (chat, _):
