@@ -136,6 +136,8 @@ class Files:
         """Delete some of what nobody needs any more: never attached for too long, or attached to nothing any more."""
         try:
             before = self._now() - self.limits.orphan_age_s
+            if not await self.database.read(files.is_littered, unattached_before=before):
+                return
             going = await self.database.write(files.sweep, unattached_before=before, limit=SWEEP_BATCH)
             gone = [file_id for file_id in going if await self._delete(file_id)]
             if gone:

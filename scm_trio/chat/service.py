@@ -31,7 +31,7 @@ from scm_trio.providers.base import Provider
 
 MAX_TEMPERATURE = 2.0
 FORETOLD_S = 60.0
-"""How long a cancel is remembered whose request has not come."""
+"""How long a cancel is remembered whose request has not come, or has not been stored."""
 MAX_FORETOLD = 10_000
 
 
@@ -136,7 +136,8 @@ class ChatService:
         run.on_repeat, run.on_begun, run.on_said = on_repeat, self._begun, self.on_said
         self._runs.add(run)
         nursery.start_soon(run.task, self._ended)
-        if request_id is not None and self._foretold.pop((asker.user_id, request_id), None) is not None:
+        # It stays foretold: a request that is refused now, because the database hangs for instance, may come again.
+        if request_id is not None and (asker.user_id, request_id) in self._foretold:
             run.cancel()
         return run
 
@@ -278,6 +279,8 @@ class ChatService:
         if not run.is_live:
             raise NotFound("already ended")
         run.cancel()
+        if not run.opened.is_set() and run.info.request_id is not None:
+            self._foretell(user_id, run.info.request_id)
 
     def is_live(self, message_id: str) -> bool:
         """Whether that answer is being given, whoever asked."""

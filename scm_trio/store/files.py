@@ -24,6 +24,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     or_,
     select,
     update,
@@ -113,6 +114,11 @@ def with_attachments(conn: Connection, found: Sequence[Message]) -> list[Message
 # ---- leaving
 
 
+def is_littered(conn: Connection, *, unattached_before: float) -> bool:
+    """Whether ``sweep`` has something to do; mostly it has not, and an idle server should write nothing."""
+    return _LITTER.one(conn, {"before": unattached_before}) is not None
+
+
 def sweep(conn: Connection, *, unattached_before: float, limit: int) -> list[str]:
     """Take away what nobody needs any more; returns the ids of files whose bytes are to be deleted, at most ``limit``.
 
@@ -153,6 +159,13 @@ def _attached(dialect: str) -> Select[Any]:
     return query.order_by(attachments.c.message_id, attachments.c.position)
 
 
+def _litter(_: str) -> Select[Any]:
+    lost = exists().where(attachments.c.message_id.is_(None))
+    old = exists().where(files.c.attached_at.is_(None), files.c.created_at < bindparam("before"))
+    return select(literal(1)).where(lost | old | exists().where(file_is_leaving))
+
+
 _COLUMNS = [files.c[each.name] for each in fields(File)]
 _READY = select(*_COLUMNS).where(files.c.state == READY)
 _ATTACHED = Prepared(_attached)
+_LITTER = Prepared(_litter)

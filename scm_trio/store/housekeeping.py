@@ -13,9 +13,9 @@ from scm_trio.store import files
 from scm_trio.store.blobs import Blobs
 from scm_trio.store.database import Database
 from scm_trio.store.person import delete_user
-from scm_trio.store.removal import purge
+from scm_trio.store.removal import has_removed, purge
 from scm_trio.store.retention import expire, sessions_due
-from scm_trio.store.search import has_pending, index_pending, merge_index, newest_sequence
+from scm_trio.store.search import has_pending, index_pending, merge_index, pending_upto
 
 log = structlog.get_logger(__name__)
 
@@ -67,8 +67,8 @@ async def catch_up(database: Database, *, pause_s: float = 0.0) -> None:
         StoreError: the database failed.
     """
     tries = OTHERS_TRIES
-    newest = await database.read(newest_sequence)
-    while tries and await database.read(has_pending, newest):
+    newest = await database.read(pending_upto)
+    while newest is not None and tries and await database.read(has_pending, newest):
         if not await database.write(index_pending):
             tries -= 1
             await trio.sleep(OTHERS_WAIT_S)
@@ -85,7 +85,8 @@ async def purge_removed(database: Database, *, pause_s: float = 0.0) -> None:
     Raises:
         StoreError: the database failed.
     """
-    while await database.write(purge):  # noqa: ASYNC110 - there is no event to wait for
+    while await database.read(has_removed):
+        await database.write(purge)
         await trio.sleep(pause_s)
 
 

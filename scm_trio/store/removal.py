@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection, bindparam, delete, or_, select, update
 
+from scm_trio.store.prepared import Prepared
 from scm_trio.store.schema import members, messages, runs, sessions
 
 NOBODY = ""
@@ -55,11 +56,15 @@ def remove_session(conn: Connection, global_id: str) -> None:
     _purge(conn, global_id, BATCH)
 
 
+def has_removed(conn: Connection) -> bool:
+    """Whether ``purge`` has something to do."""
+    return _REMOVED.one(conn, {}) is not None
+
+
 def purge(conn: Connection, limit: int = BATCH) -> int:
     """Remove up to ``limit`` messages of a removed session; return how many, 0 when nothing is left to do."""
-    waiting = select(sessions.c.global_id).where(sessions.c.owner_id == NOBODY).limit(1)
-    global_id = conn.execute(waiting).scalar_one_or_none()
-    return 0 if global_id is None else max(1, _purge(conn, global_id, limit))
+    waiting = _REMOVED.one(conn, {})
+    return 0 if waiting is None else max(1, _purge(conn, waiting[0], limit))
 
 
 def _purge(conn: Connection, global_id: str, limit: int) -> int:
@@ -76,3 +81,6 @@ def _left(parent: str | None, gone: Mapping[str, str | None]) -> str | None:
     while parent is not None and parent in gone:
         parent = gone[parent]
     return parent
+
+
+_REMOVED = Prepared(lambda _: select(sessions.c.global_id).where(sessions.c.owner_id == NOBODY).limit(1))

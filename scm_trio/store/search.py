@@ -112,9 +112,10 @@ def has_pending(conn: Connection, upto: int | None = None) -> bool:
     return conn.execute(select(messages.c.sequence).where(_is_new(), *early).limit(1)).first() is not None
 
 
-def newest_sequence(conn: Connection) -> int:
-    """The number of the message that was stored last, 0 where there is none."""
-    return int(conn.execute(select(func.coalesce(func.max(messages.c.sequence), 0))).scalar_one())
+def pending_upto(conn: Connection) -> int | None:
+    """The number of the message that was stored last, where there are some that the search does not know yet."""
+    newest = select(func.max(messages.c.sequence))
+    return conn.execute(newest).scalar_one() if has_pending(conn) else None
 
 
 def index_pending(conn: Connection, limit: int = BATCH) -> int:

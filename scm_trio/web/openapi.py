@@ -22,6 +22,7 @@ NUMBER: Schema = {"type": "number"}
 INTEGER: Schema = {"type": "integer"}
 BOOLEAN: Schema = {"type": "boolean"}
 TIME: Schema = {"type": "string", "format": "date-time"}
+MOMENT: Schema = {"description": "ISO 8601", "anyOf": [{"type": "string", "format": "date"}, TIME]}
 BYTES: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
 ERROR: Schema = {"$ref": "#/components/schemas/Error"}
 ID: Schema = {"type": "string", "minLength": 1, "maxLength": 128}

@@ -13,7 +13,7 @@ from scm_trio.protocol.codec import is_id, plain
 from scm_trio.store.paging import MAX_PAGE
 from scm_trio.store.search import SearchQuery
 from scm_trio.store.words import MAX_QUERY_CHARS
-from scm_trio.web.openapi import ERROR, ID, Answer, Operation, Parameter, model, object_of, page_of
+from scm_trio.web.openapi import ERROR, ID, MOMENT, Answer, Operation, Parameter, model, object_of, page_of
 from scm_trio.web.parameters import limit_of, period_of
 from scm_trio.web.services import WebServices
 from scm_trio.web.sessions import COUNTED, PAGING
@@ -31,8 +31,8 @@ _PARAMETERS = (
         schema={"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARS},
     ),
     Parameter("sessionId", "only in this session, by the caller's name for it or its global id", schema=ID),
-    Parameter("from", "ISO 8601 date or time, UTC unless it says otherwise: only what was stored then or later"),
-    Parameter("to", "the same: only what was stored before; a date counts as a whole day"),
+    Parameter("from", "UTC unless it says otherwise: only what was stored then or later", schema=MOMENT),
+    Parameter("to", "only what was stored before; a date counts as a whole day", schema=MOMENT),
     *PAGING,
 )
 

@@ -10,7 +10,7 @@ from scm_trio.chat.quota import Standing
 from scm_trio.errors import InvalidMessage
 from scm_trio.protocol.codec import timestamp
 from scm_trio.store.ledger import AttemptRow, UsageDay
-from scm_trio.web.openapi import ERROR, INTEGER, STRING, TIME, Answer, Operation, Parameter, array_of, object_of
+from scm_trio.web.openapi import ERROR, INTEGER, MOMENT, STRING, TIME, Answer, Operation, Parameter, array_of, object_of
 from scm_trio.web.parameters import limit_of, period_of
 from scm_trio.web.services import WebServices
 
@@ -49,10 +49,9 @@ _QUOTA = object_of(
     costLeft={"type": ["number", "null"]},
     resetsAt=TIME,
 )
-_MOMENT = {"anyOf": [{"type": "string", "format": "date"}, TIME]}
 _PARAMETERS = (
-    Parameter("from", "UTC unless it says otherwise; 30 days before the end by default", schema=_MOMENT),
-    Parameter("to", "A date counts as a whole day, a time is excluded; now by default", schema=_MOMENT),
+    Parameter("from", "UTC unless it says otherwise; 30 days before the end by default", schema=MOMENT),
+    Parameter("to", "A date counts as a whole day, a time is excluded; now by default", schema=MOMENT),
     Parameter("detail", "`attempts`: a row per upstream attempt, newest first", schema={"enum": ["attempts"]}),
     Parameter("limit", "attempts at most", schema={"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS}),
 )

@@ -36,6 +36,7 @@ def test_a_chat_that_is_cancelled_at_any_step_of_coming_back_leaves_nothing_behi
     async def scenario(scope):
         provider = Scripted(["a", Pause(0.5), "b", Pause(0.5), "c"])
         async with open_server({"scripted": provider}) as server:
+            await trio.testing.wait_all_tasks_blocked()
             network, before = Network(server, cut_to_client(MIDDLE_OF_THE_ANSWER)), tasks()
             with scope:
                 async with network.chat() as chat:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from tests.e2e.client import chatting
 from tests.e2e.process import ServerProcess, token
 from tests.e2e.seed_samples import PLAIN, vue_script
 from tests.e2e.upstream import ANSWER, FIRST, FakeUpstream
@@ -192,6 +193,44 @@ def test_the_chat_page_goes_on_after_a_reload(server: ServerProcess, upstream: F
     exchange.release()
     expect(page.locator(".answer .text")).to_have_text(ANSWER, timeout=PATIENCE_MS)
     assert not exchange.left.is_set()
+
+
+def test_the_chat_page_shows_after_a_reload_what_was_said_before(
+    server: ServerProcess, page: Page, troubles: list[str]
+) -> None:
+    page.goto(f"{server.base_url}/#token={token('history-user')}")
+    before: list[str] = []
+    for number in (1, 2):
+        page.locator("#question").fill(f"question {number}")
+        expect(page.locator("#send")).to_be_enabled(timeout=PATIENCE_MS)
+        page.locator("#send").click()
+        expect(page.locator(".answer[aria-busy=false]")).to_have_count(number, timeout=PATIENCE_MS)
+        before += [f"question {number}", ANSWER]
+        page.reload()
+        expect(page.locator("article .text")).to_have_text(before, timeout=PATIENCE_MS)
+        expect(page.locator(".answer .meta").last).to_be_visible()
+    assert troubles == []
+
+
+def test_the_chat_page_shows_earlier_messages_of_the_newest_branch(server: ServerProcess, page: Page) -> None:
+    page.goto(f"{server.base_url}/#token={token('long-user')}")
+    page.locator("#question").fill("0")
+    expect(page.locator("#send")).to_be_enabled(timeout=PATIENCE_MS)
+    page.locator("#send").click()
+    expect(page.locator(".answer[aria-busy=false]")).to_have_count(1, timeout=PATIENCE_MS)
+    with chatting(server, "long-user", page.evaluate("sessionStorage.getItem('scm.session')")) as client:
+        for number in range(1, 31):
+            client.ask(str(number))
+            messages = client.until("CHAT_STREAM_END")
+        (start,) = (each["data"] for each in messages if each["type"] == "CHAT_STREAM_START")
+        client.answer("30 again", editOf=start["userMessageId"])
+    page.reload()
+    questions = page.locator(".question .text")
+    expect(questions).to_have_text([*map(str, range(7, 30)), "30 again"], timeout=PATIENCE_MS)
+    expect(questions.last).to_be_in_viewport()
+    page.locator("#earlier").click()
+    expect(questions).to_have_text([*map(str, range(30)), "30 again"], timeout=PATIENCE_MS)
+    expect(page.locator("#earlier")).to_be_hidden()
 
 
 def test_the_chat_page_asks_for_another_token_when_its_own_is_refused(server: ServerProcess, page: Page) -> None:

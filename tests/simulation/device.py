@@ -33,10 +33,10 @@ class Device(Presence):
             "CHAT_CANCEL", {"messageId": ask.message_id} if by_message else {"requestId": ask.request_id}
         )
 
-    async def resume(self, ask: Ask, from_index: int | None = None, rev: int | None = None) -> None:
-        """Send a CHAT_RESUME, by default from where the copy ends."""
+    async def resume(self, ask: Ask, from_index: int | None = None, rev: int | None = None) -> str | None:
+        """Send a CHAT_RESUME, by default from where the copy ends; returns its own request id, None if it cannot be."""
         if ask.message_id is None or self.visit is None:
-            return
+            return None
         copy = self.desk.copies.setdefault(ask.message_id, Copy())
         place = copy.cursor if from_index is None else from_index
         self.visit.witness.said_resume(ask.message_id, place)
@@ -46,6 +46,7 @@ class Device(Presence):
         await self.say(
             "CHAT_RESUME", {"messageId": ask.message_id, "rev": rev, "fromIndex": place}, requestId=request_id
         )
+        return request_id
 
     async def moved(self, ask: Ask, from_index: int, rev: int) -> None:
         """Resume from some place, and wait until that is answered: only then it is known where the copy ends."""
@@ -53,9 +54,13 @@ class Device(Presence):
         view = visit.witness.views.get(ask.message_id or "") if visit else None
         if visit is not None and view is not None:
             before = view.starts
-            await self.resume(ask, from_index, rev)
+            resume = await self.resume(ask, from_index, rev)
             await self.until(
-                lambda: visit.code is not None or (view.starts > before and not (view.is_open and view.is_fresh)),
+                lambda: (
+                    visit.code is not None
+                    or resume in self.desk.errors
+                    or (view.starts > before and not (view.is_open and view.is_fresh))
+                ),
                 f"a frame of {ask.message_id}",
             )
 

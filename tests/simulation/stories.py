@@ -124,7 +124,9 @@ async def stop_before_asking(world: World, device: Device, rng: Random) -> None:
     """The stop overtakes its request, on another connection of the user or on this one."""
     ask = world.new_ask(device, **_options(rng))
     others = [other for other in world.devices if other.user == device.user and other.is_online]
-    stopper, life, at = rng.choice([device, *others]), world.life, trio.current_time()
+    stopper = rng.choice([device, *others])
+    await stopper.online()
+    life, at = world.life, trio.current_time()
     error = await stopper.error_of(await stopper.cancel(ask))
     await trio.sleep(rng.choice((0.0, 0.0, 0.5)))
     await device.ask(ask)
@@ -310,8 +312,8 @@ async def flood(world: World, device: Device, rng: Random) -> None:
 async def strangers(world: World, device: Device, rng: Random) -> None:
     """Another user's answer is nobody's business."""
     foreign = [ask for ask in world.asks if ask.user != device.user and ask.message_id is not None]
-    await device.online()
     for ask in foreign[-2:]:
+        await device.online()
         kind = rng.choice(("CHAT_RESUME", "CHAT_CANCEL"))
         request_id = await device.say(kind, {"messageId": ask.message_id})
         error = await device.error_of(request_id)

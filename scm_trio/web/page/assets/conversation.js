@@ -8,12 +8,18 @@ export class Conversation {
   #questions = new Set();
   #controls = new Map();
   #sessionId = null;
+  #history = null;
 
   /** `send(message)` returns false without a connection; `view` shows; `onChange()` hears of every start and end. */
   constructor({ send, view, onChange }) {
     this.send = send;
     this.view = view;
     this.onChange = onChange;
+  }
+
+  /** Whether it is known where what was said before comes from. */
+  get hasHistory() {
+    return this.#history !== null;
   }
 
   get active() {
@@ -48,6 +54,7 @@ export class Conversation {
     this.#runs.clear();
     this.#questions.clear();
     this.#controls.clear();
+    this.#history = null;
     this.view.clear();
     this.onChange();
   }
@@ -66,6 +73,15 @@ export class Conversation {
       case "ERROR": return this.#failed(data, message.error ?? {}, message.requestId);
       default: return false;
     }
+  }
+
+  /** Show what was said before; what the server goes on to say is to be handled after that. */
+  async restore(history) {
+    this.#history = history;
+    const earlier = await history.earlier().catch(() => []);
+    if (history !== this.#history) return;
+    this.view.above(() => earlier.forEach((message) => this.#tell(message, true)));
+    this.view.offerEarlier(history.isOver ? null : () => this.restore(history));
   }
 
   #request(text, options) {
@@ -157,20 +173,23 @@ export class Conversation {
 
   #stored(data) {
     // What is said in the user's other sessions is told everywhere.
-    if (data.sessionId !== this.#sessionId) return true;
+    if (data.sessionId === this.#sessionId) this.#tell(data);
+    return true;
+  }
+
+  #tell(data, quiet = false) {
     if (data.role === "user") {
       if (!this.#questions.has(data.messageId)) this.view.addQuestion(data.content);
       this.#questions.add(data.messageId);
-      return true;
+      return;
     }
     const run = this.#byMessage(data.messageId) ?? this.#add({ messageId: data.messageId });
-    if (run.done) return true;
+    if (run.done) return;
     run.done = true;
     run.view.reset();
     run.view.append(data.content, data.reasoning ?? "");
-    run.view.finish({ model: data.model, finishReason: data.finishReason, usage: data.usage });
+    run.view.finish({ model: data.model, finishReason: data.finishReason, usage: data.usage }, quiet);
     this.onChange();
-    return true;
   }
 
   #failed(text, error, requestId) {

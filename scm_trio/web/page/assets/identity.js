@@ -2,6 +2,7 @@
 
 const TOKEN = "scm.token";
 const SESSION = "scm.session";
+const USED = "scm.session.used"; // the id of the last session in which something was asked
 
 /** A random id; randomUUID exists on https and localhost only. */
 export function newId() {
@@ -36,6 +37,10 @@ export const saveToken = (token) => sessionStorage.setItem(TOKEN, token);
 export const forgetToken = () => sessionStorage.removeItem(TOKEN);
 
 export const sessionId = () => sessionStorage.getItem(SESSION) ?? newSession();
+
+/** Whether nothing was asked in the session yet. */
+export const isNewSession = () => sessionStorage.getItem(USED) !== sessionId();
+export const useSession = () => sessionStorage.setItem(USED, sessionId());
 
 export function newSession() {
   const id = newId();

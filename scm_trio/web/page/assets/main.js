@@ -1,7 +1,10 @@
 // Puts the page together: sign in, connect, ask, stop.
 
 import { Conversation } from "./conversation.js";
-import { claimsOf, forgetToken, newSession, saveToken, savedToken, sessionId, takeTokenFromAddress } from "./identity.js";
+import { History } from "./history.js";
+import {
+  claimsOf, forgetToken, isNewSession, newSession, saveToken, savedToken, sessionId, takeTokenFromAddress, useSession,
+} from "./identity.js";
 import { ChatSocket } from "./socket.js";
 import { SUGGESTIONS, label, lang, t, translate } from "./texts.js";
 import * as view from "./view.js";
@@ -14,6 +17,7 @@ const dialog = $("sign-in");
 
 let countdown = 0;
 let lastUser = null;
+let held = null; // what the server says while the history is being fetched
 
 const socket = new ChatSocket({ address, onState: showState, onMessage: receive });
 const conversation = new Conversation({ send: (message) => socket.send(message), view, onChange: showComposer });
@@ -29,6 +33,10 @@ function address() {
   url.searchParams.set("sessionId", sessionId());
   url.searchParams.set("lang", lang);
   return { url, token };
+}
+
+function headers(token = savedToken()) {
+  return { Authorization: `Bearer ${token}`, "Accept-Language": lang };
 }
 
 function showState(state) {
@@ -68,7 +76,30 @@ addEventListener("online", () => {
   if ($("state").dataset.state === "waiting") reconnect();
 });
 
-function receive(message) {
+async function receive(message) {
+  if (held !== null) held.push(message);
+  else if (message.type === "CONNECT" && !conversation.hasHistory) await restore(message);
+  else show(message);
+}
+
+async function restore(connect) {
+  const waiting = (held = [connect]);
+  showComposer();
+  await conversation.restore(new History(connect.sessionId ?? connect.data.sessionId, headers(), isNewSession()));
+  if (held !== waiting) return;
+  held = null;
+  waiting.forEach(show);
+  showComposer();
+}
+
+/** An empty conversation in a session of its own. */
+function startOver() {
+  held = null;
+  conversation.clear();
+  newSession();
+}
+
+function show(message) {
   if (conversation.handle(message)) return;
   const data = message.data;
   if (message.type === "ERROR") showBanner(data, { wrong: true });
@@ -118,10 +149,7 @@ function signIn(error = "") {
 function enter() {
   const user = claimsOf(savedToken())?.sub ?? "";
   // Nobody reads on in another person's chat.
-  if (lastUser !== null && user !== lastUser) {
-    conversation.clear();
-    newSession();
-  }
+  if (lastUser !== null && user !== lastUser) startOver();
   lastUser = user;
   $("sign-out").hidden = false;
   loadModels();
@@ -146,43 +174,45 @@ dialog.querySelector("form").addEventListener("submit", (event) => {
 });
 
 $("sign-out").addEventListener("click", () => {
-  conversation.clear();
-  newSession();
+  startOver();
   signIn();
 });
 
 async function loadModels() {
   const token = savedToken();
-  const headers = { Authorization: `Bearer ${token}`, "Accept-Language": lang };
-  const answer = await fetch("scm/ai/models", { headers }).catch(() => null);
+  const answer = await fetch("scm/ai/models", { headers: headers(token) }).catch(() => null);
   if (answer?.status === 401 && savedToken() === token) signIn(t("tokenRejected"));
-  if (answer?.ok) showModels((await answer.json()).items);
+  if (answer?.ok) showModels(await answer.json());
 }
 
-function showModels(items) {
+function showModels({ items, aliases }) {
   const select = $("model");
   const chosen = select.value;
   const options = items.flatMap(({ provider, models }) => models.map((model) => [provider, model]));
   select.replaceChildren(new Option(t("modelDefault"), ""));
+  for (const { alias } of aliases) select.add(new Option(alias, JSON.stringify({ model: alias })));
   for (const [provider, model] of options) {
     select.add(new Option(`${model} · ${provider}`, JSON.stringify({ provider, model })));
   }
   select.value = chosen;
   if (select.selectedIndex < 0) select.selectedIndex = 0;
-  select.hidden = options.length < 2;
+  select.hidden = options.length + aliases.length < 2;
 }
 
 // ---- composer
 
+const isReady = () => socket.isOpen && conversation.hasHistory && held === null;
+
 function showComposer() {
   const busy = conversation.active.length > 0;
   send.classList.toggle("stops", busy);
-  send.disabled = !socket.isOpen || (busy ? conversation.stopping : !question.value.trim());
+  send.disabled = !isReady() || (busy ? conversation.stopping : !question.value.trim());
   label(send, busy ? (conversation.stopping ? "stopping" : "stop") : "send");
-  for (const button of $("suggestions").querySelectorAll("button")) button.disabled = !socket.isOpen;
+  for (const button of $("suggestions").querySelectorAll("button")) button.disabled = !isReady();
 }
 
 function ask(text) {
+  useSession();
   conversation.ask(text, JSON.parse($("model").value || "{}"));
 }
 
@@ -225,8 +255,7 @@ addEventListener("keydown", (event) => {
 
 $("new-chat").addEventListener("click", () => {
   conversation.stop();
-  conversation.clear();
-  newSession();
+  startOver();
   if (savedToken()) reconnect();
   question.focus();
 });

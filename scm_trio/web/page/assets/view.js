@@ -10,8 +10,11 @@ const welcome = document.getElementById("welcome");
 const toEnd = document.getElementById("to-end");
 const spoken = document.getElementById("spoken");
 
+const earlier = document.getElementById("earlier");
+
 let following = true;
 let planned = false;
+let place = null; // new messages come before this one; null: at the end
 
 scroll.addEventListener("scroll", () => {
   following = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_END_PX;
@@ -50,8 +53,30 @@ export function say(text) {
 export function clear() {
   messages.replaceChildren();
   welcome.hidden = false;
-  toEnd.hidden = true;
+  toEnd.hidden = earlier.hidden = true;
   following = true;
+}
+
+/** What `show` adds stands above everything that is there, which stays where the reader sees it. */
+export function above(show) {
+  const [height, top] = [scroll.scrollHeight, scroll.scrollTop];
+  place = messages.firstChild;
+  const isFirst = place === null;
+  messages.ariaBusy = "true"; // nobody wants all of it read out
+  show();
+  messages.ariaBusy = "false";
+  place = null;
+  if (!isFirst) scroll.scrollTop = top + scroll.scrollHeight - height;
+}
+
+/** Offer to show what was said before the first message, by `act`; null: nothing was. */
+export function offerEarlier(act) {
+  earlier.hidden = act === null;
+  earlier.disabled = false;
+  earlier.onclick = () => {
+    earlier.disabled = true;
+    act();
+  };
 }
 
 export function addQuestion(text) {
@@ -68,7 +93,8 @@ export function addAnswer() {
 
 function add(node) {
   welcome.hidden = true;
-  messages.append(node);
+  messages.insertBefore(node, place);
+  if (place !== null) return;
   following = true;
   follow();
 }
@@ -119,8 +145,8 @@ class AnswerView {
     follow();
   }
 
-  /** The answer is over; `end` is the data of its END, or null when there was none. */
-  finish(end) {
+  /** The answer is over; `end` is the data of its END, or null when there was none. `quiet`: it has been for long. */
+  finish(end, quiet = false) {
     this.node.className = "answer";
     this.node.ariaBusy = "false";
     this.#thoughtsAre("thought");
@@ -128,7 +154,7 @@ class AnswerView {
     this.meta.hidden = false;
     this.meta.querySelector("span").textContent = summary(end);
     this.copy.hidden = !this.text.data || !navigator.clipboard;
-    say(t(end.finishReason === "completed" ? "finished" : end.finishReason));
+    if (!quiet) say(t(end.finishReason === "completed" ? "finished" : end.finishReason));
     follow();
   }
 
