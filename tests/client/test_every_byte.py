@@ -16,6 +16,9 @@ WHOLE = [Reasoning("嗯"), "供应", Pause(0.1), "链🚚"]
 ENDLESS = ["好", Stall()]
 CONFIG = quiet_config(websocket=WebSocket(message=Messages(rate_limit_per_minute=0)))
 
+PARTS = 4
+"""Tests that share the bytes, so that they can run side by side."""
+
 both_ways = pytest.mark.parametrize("cut", [cut_to_client, cut_to_server])
 
 
@@ -38,7 +41,7 @@ async def two_answers(chat):
     return [*first, ("user", "endless"), ("assistant", "好")]
 
 
-async def hold_on_breaking_connections(converse, *faults, step=1):
+async def hold_on_breaking_connections(converse, *faults, first=1, step=1):
     """Hold the conversation with the last of the faults after more and more bytes, until it is not reached any more.
 
     A chat that does not even open is opened again. Returns at how many bytes that was.
@@ -46,7 +49,7 @@ async def hold_on_breaking_connections(converse, *faults, step=1):
     provider = Scripted(lambda prompt: WHOLE if prompt.turns[-1].content == "whole" else ENDLESS)
     *earlier, cut = faults
     async with open_server({"scripted": provider}, CONFIG) as server:
-        for after_bytes in count(1, step):
+        for after_bytes in count(first, step):
             user_id, network = f"user-{after_bytes}", Network(server, *earlier, cut(after_bytes))
             wanted = None
             while wanted is None:
@@ -66,13 +69,21 @@ async def hold_on_breaking_connections(converse, *faults, step=1):
     return after_bytes
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 @both_ways
-async def test_a_cut_after_any_byte_costs_nothing_but_time(autojump_clock, cut):
-    assert await hold_on_breaking_connections(two_answers, cut) > 500
+async def test_a_cut_after_any_byte_costs_nothing_but_time(autojump_clock, cut, part):
+    assert await hold_on_breaking_connections(one_answer, cut, first=1 + part, step=PARTS) > 500
+
+
+# Which bytes these are differs from frame to frame; a step that divides no length of one meets all kinds.
+
+
+@both_ways
+async def test_a_cut_before_or_after_a_stop_costs_nothing_but_time(autojump_clock, cut):
+    assert await hold_on_breaking_connections(two_answers, cut, step=7) > 500
 
 
 @both_ways
 async def test_a_cut_while_coming_back_costs_nothing_but_time(autojump_clock, cut):
-    # Which bytes these are differs from frame to frame; a step that divides no length of one meets all kinds.
     middle_of_the_answer = cut_to_client(1500)
     assert await hold_on_breaking_connections(one_answer, middle_of_the_answer, cut, step=7) > 500
