@@ -148,6 +148,8 @@ class Provider:
     retries: int = _number(2, minimum=0)
     prices: dict[str, Price] = field(factory=dict)
     context_tokens: int | None = field(default=None, metadata={"min": 256})
+    headers: tuple[str, ...] = _secret((), "openai", "azure", "anthropic", "spark")
+    """Sent with every request over HTTP, each written like ``OpenAI-Project: proj_1``."""
     # openai, azure
     preset: str | None = _only("openai")
     token_limit_field: str | None = _only("openai", "azure")
@@ -175,6 +177,11 @@ class Provider:
             return (PurePath(self.model_path).stem if self.model_path else PACKAGED_MODEL,)
         own = {"azure": self.deployment, "spark": self.domain, "scripted": ECHO_MODEL}.get(self.kind)
         return (own,) if own else ()
+
+    @property
+    def more_headers(self) -> dict[str, str]:
+        """``headers`` by their names."""
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in self.headers)}
 
     @property
     def keys(self) -> tuple[str, ...]:

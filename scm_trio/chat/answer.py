@@ -53,7 +53,10 @@ class Answer:
         members: the users who belong to its session, as far as this process knows; who may see it the store decides.
         asked: the question that it answers, where that was stored together with it.
         said: the answer as it was stored, known when ``ended`` is set.
+        is_stored: nothing more will be stored of it.
     """
+
+    is_stored = True
 
     def __init__(self, info: AnswerInfo, user_id: str, session_id: str, *, streaming: bool, max_bytes: int) -> None:
         self.key = info.message_id

@@ -47,7 +47,7 @@ class Audience:
         """An answer has been given: members who were not shown it are told all of it."""
         session = run.session
         for connection in self.of(said.members):
-            if session is not None and not connection.shows(run.key):
+            if session is not None and not connection.has_seen(run.key, said.message):
                 connection.tell(message_event(said.message, session, connection.user_id, said.members))
 
 

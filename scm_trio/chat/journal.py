@@ -14,7 +14,7 @@ from scm_trio.chat.attempts import UpstreamAttempt
 from scm_trio.chat.files import Files
 from scm_trio.chat.place import Place, place_question
 from scm_trio.chat.plan import Opened, Plan, Said
-from scm_trio.chat.prompt import build_turns, estimate_turns
+from scm_trio.chat.prompt import build_turns, estimate_turns, without_refused
 from scm_trio.chat.quota import Quotas, uncontended
 from scm_trio.chat.run import Run
 from scm_trio.chat.usage import Cost, cost_of
@@ -107,7 +107,7 @@ class StoreJournal:
         else:
             history = with_attachments(conn, history)
             question = evolve(question, attachments=own_files(conn, plan.user_id, plan.question.attachments))
-        turns = _turns(plan, session, [*history, question], contents)
+        turns = _turns(plan, session, [*without_refused(history), question], contents)
         asked = None if place.stored else question
         row = runs.open_run(conn, _new_run(plan, session, place, asked, now))
         if row.existing:

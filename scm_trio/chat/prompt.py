@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from attrs import field, frozen
 
 from scm_trio.errors import ContextTooLong
-from scm_trio.model import Image, Prompt, Role, Turn
+from scm_trio.model import FinishReason, Image, Message, Prompt, Role, Turn
 
 TURN_OVERHEAD_TOKENS = 4
 """Role marks and separators around each turn."""
@@ -92,6 +92,18 @@ def estimate_tokens(text: str) -> int:
 def estimate_turns(turns: Iterable[Turn]) -> int:
     """Tokens of a whole prompt, the marks around its turns included."""
     return sum(map(_cost, turns))
+
+
+def without_refused(history: Iterable[Message]) -> list[Message]:
+    """History without what a vendor's filter refused, questions with their answers.
+
+    Told again, it would have every further question refused (Azure judges the whole prompt), and Anthropic wants a refused
+    turn taken out before the conversation goes on.
+    """
+    told = list(history)
+    filtered = [each for each in told if each.finish_reason == FinishReason.CONTENT_FILTER.value]
+    gone = {each.message_id for each in filtered} | {each.parent_id for each in filtered}
+    return [each for each in told if each.message_id not in gone]
 
 
 def build_turns(

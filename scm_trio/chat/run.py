@@ -122,7 +122,6 @@ class Run(Answer):
     Attributes:
         attempts: who was asked, for the ledger.
         saved_upto: the ``said_upto`` that would survive the process.
-        is_stored: nothing more will be stored of it, so that it may be forgotten.
         on_repeat: called when its request turns out to have been answered before.
         on_begun: called when its question has been stored, before anything is said.
         on_said: called when the answer has been stored, before its end is told.

@@ -85,6 +85,9 @@ class Connection(Protocol):
     def shows(self, key: str) -> bool:
         """Whether that answer is being sent."""
 
+    def has_seen(self, key: str, message: Message) -> bool:
+        """Whether that answer, which has just been stored, is being sent, or was to its end."""
+
     def show(self, answer: Any) -> bool:
         """Send an answer that has just begun, unless that is being done; False where too many are. Does not wait."""
 

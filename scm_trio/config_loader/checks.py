@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -9,6 +10,13 @@ from attrs import frozen
 
 from scm_trio.config import Ai, Config, Provider, Quota, UserQuota
 from scm_trio.config_loader.keys import Path, capitals, keys_of
+
+_HEADER = re.compile(r"(?P<name>[A-Za-z0-9-]+):[ \t]*[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+_OWN_HEADERS = frozenset(
+    {"accept", "accept-encoding", "content-type", "content-length", "transfer-encoding", "te", "trailer", "expect"}
+    | {"host", "connection", "upgrade", "cookie", "authorization", "api-key", "x-api-key", "anthropic-version"}
+)
+"""What a provider says about itself and its requests; said twice, vendors differ in what they believe."""
 
 
 @frozen
@@ -107,12 +115,30 @@ def _provider(path: Path, provider: Provider) -> Iterator[Contradiction]:
     elif provider.base_url is not None and not _is_url(provider.base_url, *schemes):
         text = f"expected a URL with {' or '.join(f'{scheme}://' for scheme in schemes)}"
         yield Contradiction(text, ((*path, "base-url"), (*path, "kind"), (*path, "transport")))
+    yield from _headers(path, provider, on_websocket=signed)
     if signed:
         for name, value in (("app-id", provider.app_id), ("api-secret", provider.api_secret)):
             if not value:
                 yield Contradiction(
                     "missing; spark over websocket signs with it", ((*path, name), (*path, "transport"))
                 )
+
+
+def _headers(path: Path, provider: Provider, *, on_websocket: bool) -> Iterator[Contradiction]:
+    for line in provider.headers:
+        if problem := _wrong_header(line):
+            yield Contradiction(problem, ((*path, "headers"),))
+    if on_websocket and provider.headers:
+        yield Contradiction("a WebSocket's request has none", ((*path, "headers"), (*path, "transport")))
+
+
+def _wrong_header(line: str) -> str | None:
+    """What is wrong with a header, without its value, which may be a secret."""
+    found = _HEADER.fullmatch(line)
+    if found is None:
+        return "expected texts like OpenAI-Project: proj_1"
+    name: str = found["name"]
+    return f"{name} is the provider's own to send" if name.lower() in _OWN_HEADERS else None
 
 
 def _is_url(text: str, *schemes: str) -> bool:

@@ -131,6 +131,7 @@ class Link:
         self.outbox = Outbox(nursery, wire.send, self.event_frame, self._given, self._fall_behind)
         self.news = News(nursery, wire.send, self._state_frame, self._fall_behind)
         self._open: dict[Hashable, None] = {}
+        self._ended: set[str] = set()
 
     @property
     def user_id(self) -> str:
@@ -151,6 +152,18 @@ class Link:
     def shows(self, key: str) -> bool:
         """Whether that answer is being sent."""
         return key in self.viewers
+
+    def has_seen(self, key: str, message: Message) -> bool:
+        """Whether that answer, which has just been stored, is being sent, or was to its end."""
+        if key in self._ended:
+            self._ended.discard(key)
+            self._given(message)
+            return True
+        return self.shows(key)
+
+    def remember(self, key: str) -> None:
+        """That answer was sent to its end, and is not stored yet."""
+        self._ended.add(key)
 
     def show(self, answer: Answer, **announce: bool) -> bool:
         """Send an answer that it did not ask for, unless that is being done; ``announce`` marks its START.

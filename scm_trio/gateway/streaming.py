@@ -72,6 +72,8 @@ async def _show(link: Link, viewer: Viewer) -> None:
     _retire(link, viewer)  # nobody looks at it any more
     if run.said is not None:
         await link.outbox.receipt([run.said])
+    elif not run.is_stored:
+        link.remember(run.key)
 
 
 async def _is_told(link: Link, viewer: Viewer) -> bool:

@@ -17,10 +17,9 @@ from scm_trio.model import Prompt, Turn
 from scm_trio.providers.anthropic_errors import AnthropicClassifier
 from scm_trio.providers.anthropic_reader import AnthropicReader
 from scm_trio.providers.connections import Dialer
-from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.http_provider import HttpProvider, Offer
 from scm_trio.providers.keys import KeyRing
-from scm_trio.providers.upstream import Upstream
+from scm_trio.providers.upstream import configured_upstream
 
 BASE_URL = "https://api.anthropic.com"
 DEFAULT_API_VERSION = "2023-06-01"
@@ -134,13 +133,8 @@ def anthropic_provider(
     version = settings.api_version or DEFAULT_API_VERSION
     if not _VERSION.fullmatch(version):
         raise ConfigError(f"provider {name}: api-version {version!r} is no date like {DEFAULT_API_VERSION}")
-    upstream = Upstream(
-        name,
-        (settings.base_url or BASE_URL).rstrip("/").removesuffix("/v1"),
-        connect_timeout_s=connect_timeout_s,
-        max_concurrency=settings.max_concurrency,
-        transport=Http1Transport(dialer),
-    )
+    base_url = (settings.base_url or BASE_URL).rstrip("/").removesuffix("/v1")
+    upstream = configured_upstream(name, base_url, settings, connect_timeout_s=connect_timeout_s, dialer=dialer)
     keys = KeyRing(settings.keys, trio.current_time)
     return HttpProvider(
         upstream,

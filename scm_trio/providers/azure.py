@@ -10,12 +10,11 @@ import trio
 from scm_trio import config
 from scm_trio.errors import ConfigError, ContentFiltered
 from scm_trio.providers.connections import Dialer
-from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.http_provider import Offer
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai import Dialect, OpenAi, bearer
 from scm_trio.providers.openai_errors import Codes
-from scm_trio.providers.upstream import Upstream
+from scm_trio.providers.upstream import configured_upstream
 
 _COMPLETION_LIMIT = "max_completion_tokens"
 _OLD_LIMIT = "max_tokens"
@@ -39,13 +38,8 @@ def azure_provider(
     Raises:
         ConfigError: ``base_url`` is not the address of a resource.
     """
-    upstream = Upstream(
-        name,
-        _resource_url(name, settings.base_url or ""),
-        connect_timeout_s=connect_timeout_s,
-        max_concurrency=settings.max_concurrency,
-        transport=Http1Transport(dialer),
-    )
+    base_url = _resource_url(name, settings.base_url or "")
+    upstream = configured_upstream(name, base_url, settings, connect_timeout_s=connect_timeout_s, dialer=dialer)
     keys = KeyRing(() if settings.bearer_token else settings.keys, trio.current_time)
     return OpenAi(
         upstream,

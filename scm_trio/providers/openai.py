@@ -16,14 +16,13 @@ from scm_trio import config
 from scm_trio.errors import ModelUnknown
 from scm_trio.model import Prompt, Turn
 from scm_trio.providers.connections import Dialer
-from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.http_provider import HttpProvider, Offer
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai_errors import Classifier, Codes
 from scm_trio.providers.openai_reader import OpenAiReader
 from scm_trio.providers.presets import find_preset
 from scm_trio.providers.think_tags import ThinkTags
-from scm_trio.providers.upstream import Upstream
+from scm_trio.providers.upstream import configured_upstream
 
 
 @frozen
@@ -119,13 +118,8 @@ def openai_provider(
         ConfigError: ``base_url`` or ``preset`` cannot be used.
     """
     preset = find_preset(name, settings.preset, settings.base_url)
-    upstream = Upstream(
-        name,
-        settings.base_url or preset.base_url,
-        connect_timeout_s=connect_timeout_s,
-        max_concurrency=settings.max_concurrency,
-        transport=Http1Transport(dialer),
-    )
+    base_url = settings.base_url or preset.base_url
+    upstream = configured_upstream(name, base_url, settings, connect_timeout_s=connect_timeout_s, dialer=dialer)
     dialect = Dialect(
         token_limit_field=settings.token_limit_field or preset.token_limit_field,
         include_usage=settings.include_usage,

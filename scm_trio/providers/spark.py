@@ -14,7 +14,6 @@ from scm_trio.errors import ConfigError, ModelUnknown
 from scm_trio.model import Prompt
 from scm_trio.providers.base import Provider
 from scm_trio.providers.connections import Dialer
-from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.http_provider import HttpProvider, Offer
 from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.openai import bearer
@@ -24,7 +23,7 @@ from scm_trio.providers.spark_reader import SparkHttpReader
 from scm_trio.providers.spark_signing import Credentials, Endpoint
 from scm_trio.providers.spark_socket import SocketUpstream
 from scm_trio.providers.spark_websocket import Application, SparkWebSocket
-from scm_trio.providers.upstream import Upstream
+from scm_trio.providers.upstream import configured_upstream
 
 _FIXED_TEMPERATURE = "spark-x2.5"
 """What the names of models begin with that take no temperature, and call the limit of an answer differently."""
@@ -95,13 +94,8 @@ def spark_provider(
 
 
 def _over_http(name: str, settings: config.Provider, connect_timeout_s: float, dialer: Dialer | None) -> HttpProvider:
-    upstream = Upstream(
-        name,
-        settings.base_url or HTTP_URL,
-        connect_timeout_s=connect_timeout_s,
-        max_concurrency=settings.max_concurrency,
-        transport=Http1Transport(dialer),
-    )
+    base_url = settings.base_url or HTTP_URL
+    upstream = configured_upstream(name, base_url, settings, connect_timeout_s=connect_timeout_s, dialer=dialer)
     keys = KeyRing(_passwords(settings), trio.current_time)
     return HttpProvider(
         upstream,

@@ -10,8 +10,9 @@ from typing import cast
 import httpx
 import trio
 
-from scm_trio import __version__
+from scm_trio import __version__, config
 from scm_trio.errors import ConfigError, ProviderUnavailable, RequestFailed, ResponseTooLarge, TimedOut
+from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
 from scm_trio.providers.places import Places
 
@@ -45,6 +46,7 @@ class Upstream:
         *,
         connect_timeout_s: float = 10.0,
         max_concurrency: int = 64,
+        headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Prepare without connecting.
@@ -54,6 +56,7 @@ class Upstream:
             base_url: ``http`` or ``https``; paths are appended to it.
             connect_timeout_s: for TCP and TLS together.
             max_concurrency: requests at a time; further ones wait for a while.
+            headers: sent with every request.
             transport: something else than HTTP/1.1 with the system's certificate authorities, as in tests.
 
         Raises:
@@ -63,6 +66,7 @@ class Upstream:
         self._base_url = _checked_url(name, base_url)
         self._extensions = {"timeout": {"connect": connect_timeout_s}}
         self._places = Places(name, max_concurrency)
+        self._headers = headers or {}
         self._transport = transport or Http1Transport()
 
     def post_stream(
@@ -77,13 +81,13 @@ class Upstream:
             TimedOut: no connection in time (``field`` = ``connect``).
             ProviderUnavailable: no connection, or one that broke or spoke no HTTP.
         """
-        sent = {**_HEADERS, **(headers or {})}
+        sent = {**_HEADERS, **self._headers, **(headers or {})}
         url = _url(self._base_url + path)
         return self._exchange(httpx.Request("POST", url, headers=sent, content=body, extensions=self._extensions))
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> AbstractAsyncContextManager[UpstreamResponse]:
         """Get what is at the base URL plus ``path``; all else as in ``post_stream``."""
-        sent = {**_GET_HEADERS, **(headers or {})}
+        sent = {**_GET_HEADERS, **self._headers, **(headers or {})}
         url = httpx.URL(self._base_url + path)
         return self._exchange(httpx.Request("GET", url, headers=sent, extensions=self._extensions))
 
@@ -174,6 +178,24 @@ class UpstreamResponse:
     async def aclose(self) -> None:
         """Close the connection, or leave it idle if the body was read to its end."""
         await self._stream.aclose()
+
+
+def configured_upstream(
+    name: str, base_url: str, settings: config.Provider, *, connect_timeout_s: float, dialer: Dialer | None
+) -> Upstream:
+    """An upstream with what every kind of provider over HTTP can be told.
+
+    Raises:
+        ConfigError: ``base_url`` cannot be used.
+    """
+    return Upstream(
+        name,
+        base_url,
+        connect_timeout_s=connect_timeout_s,
+        max_concurrency=settings.max_concurrency,
+        headers=settings.more_headers,
+        transport=Http1Transport(dialer),
+    )
 
 
 @lru_cache(maxsize=64)

@@ -31,6 +31,8 @@ def texts(path, key):
         return "https://example.com/x", "https://example.com/x"
     if name == "scm.ai.fallback":
         return "something, other", ("something", "other")
+    if name.endswith(".headers"):
+        return "A: a, B: b", ("A: a", "B: b")
     if get_origin(key.kind) is Literal:
         other = [choice for choice in get_args(key.kind) if choice != key.default][-1]
         return other, other

@@ -400,6 +400,17 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
             ["ai.providers.azure.base-url: missing; expected the address of the Azure resource"],
         ),
         (
+            "ai: {providers: {openai: {headers: ['no colon', 'Bad Name: x', 'Authorization: s3cret', 'X: ok']}}}",
+            [
+                *["ai.providers.openai.headers: expected texts like OpenAI-Project: proj_1"] * 2,
+                "ai.providers.openai.headers: Authorization is the provider's own to send",
+            ],
+        ),
+        (
+            "ai: {providers: {spark: {transport: websocket, app-id: a, api-key: k, api-secret: s, headers: ['X: 1']}}}",
+            ["ai.providers.spark.headers: a WebSocket's request has none"],
+        ),
+        (
             "ai: {providers: {openai: {app-id: x, api-key: k, api-keys: [k]}}}",
             [
                 "ai.providers.openai.app-id: unknown to the kind openai; it belongs to spark",

@@ -2,10 +2,12 @@
 
 import pytest
 
-from scm_trio.providers.scripted import Scripted
+from scm_trio.errors import ContentFiltered
+from scm_trio.model import Finish, FinishReason
+from scm_trio.providers.scripted import Fail, Scripted
 from scm_trio.store import messages
 
-from .serving import answer, said, serving
+from .serving import answer, ask, said, serving
 
 
 def echo(prompt):
@@ -117,3 +119,22 @@ async def test_an_answer_given_again_is_journalled_like_every_other(autojump_clo
 
 async def global_id(server):
     return (await server.house.database.read(messages.find_session, "user001", "session001")).global_id
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [[Fail(ContentFiltered("prompt"))], ["half a", Finish(FinishReason.CONTENT_FILTER)]],
+    ids=["the question", "the answer"],
+)
+async def test_what_a_filter_refused_is_not_told_to_the_model_again(autojump_clock, refusal):
+    provider = Scripted(lambda prompt: refusal if prompt.turns[-1].content == "bad" else echo(prompt))
+    async with serving(provider=provider) as server, server.peer() as peer:
+        await answer(peer, "one", "r1")
+        await ask(peer, "bad", "r2")
+        ended = (await peer.until("CHAT_STREAM_END"))[-1]
+        await answer(peer, "two", "r3")
+        stored = await server.house.database.read(messages.branch, ended["data"]["messageId"], 9)
+    assert ended["data"]["finishReason"] == "content_filter"
+    assert told(provider)[-1] == ["one", "re: one", "two"]
+    # It stays in the history that people read.
+    assert [each.content for each in stored][:3] == ["one", "re: one", "bad"]

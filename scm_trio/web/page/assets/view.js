@@ -151,11 +151,19 @@ class AnswerView {
     this.node.ariaBusy = "false";
     this.#thoughtsAre("thought");
     if (!end) return;
+    // Vendors that filter behind the stream ask for what was shown already to be taken back.
+    if (end.finishReason === "content_filter") this.#retract();
     this.meta.hidden = false;
     this.meta.querySelector("span").textContent = summary(end);
     this.copy.hidden = !this.text.data || !navigator.clipboard;
     if (!quiet) say(t(end.finishReason === "completed" ? "finished" : end.finishReason));
     follow();
+  }
+
+  #retract() {
+    this.text.data = this.thoughts.data = "";
+    this.reasoning.hidden = true;
+    if (this.failure.hidden) this.fail(t("retracted"), null);
   }
 
   #thoughtsAre(key) {
