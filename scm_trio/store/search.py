@@ -18,6 +18,7 @@ from scm_trio.store.access import name_for, resolve
 from scm_trio.store.files import with_attachments
 from scm_trio.store.messages import COLUMNS, message_from
 from scm_trio.store.paging import MAX_NUMBER, Page, decode_cursor, encode_cursor, page_size
+from scm_trio.store.prepared import Prepared
 from scm_trio.store.schema import members, message_search, messages, search_queue, sessions
 from scm_trio.store.words import Term, normalised, parse_query, snippet
 
@@ -113,9 +114,9 @@ def has_pending(conn: Connection, upto: int | None = None) -> bool:
 
 
 def pending_upto(conn: Connection) -> int | None:
-    """The number of the message that was stored last, where there are some that the search does not know yet."""
-    newest = select(func.max(messages.c.sequence))
-    return conn.execute(newest).scalar_one() if has_pending(conn) else None
+    """The number of the newest message that the search does not know yet, None where it knows all."""
+    row = _NEWEST_PENDING.one(conn, {})
+    return None if row is None else row[0]
 
 
 def index_pending(conn: Connection, limit: int = BATCH) -> int:
@@ -164,6 +165,12 @@ def _is_new() -> ColumnElement[bool]:
     """On SQLite numbers are handed out in the order of the commits: the index knows all up to its last one."""
     last = select(message_search.c.rowid).order_by(message_search.c.rowid.desc()).limit(1).scalar_subquery()
     return messages.c.sequence > func.coalesce(last, 0)
+
+
+def _newest_pending(dialect: str) -> Select[Any]:
+    if dialect == "postgresql":
+        return select(func.max(search_queue.c.sequence))
+    return select(func.max(messages.c.sequence)).where(_is_new())
 
 
 def _up_to(chars: int, lengths: Iterable[tuple[int, int]]) -> list[int]:
@@ -258,3 +265,6 @@ def _contains(conn: Connection, terms: Sequence[Term]) -> ColumnElement[bool]:
         # Words hold no %, _ or backslash: nothing has to be escaped.
         return and_(*(message_search.c.words.like(f"%{term.pattern}%") for term in terms))
     return and_(*(func.instr(message_search.c.words, term.pattern) > 0 for term in terms))
+
+
+_NEWEST_PENDING = Prepared(_newest_pending)

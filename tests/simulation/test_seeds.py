@@ -8,7 +8,7 @@ import pytest
 from .campaign import CHUNK, replay, run_seed
 
 SEEDS = 500
-ENOUGH = 100
+ENOUGH = 200
 """So many of them reach everything."""
 REACHED = (
     "server is killed",

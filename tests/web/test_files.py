@@ -414,7 +414,7 @@ async def test_a_database_that_fails_costs_a_sweep_and_no_more(opened, autojump_
     async with opened(orphan_age_s=AGE_S) as site:
         await site.upload()
         with monkeypatch.context() as patch, structlog.testing.capture_logs() as logs:
-            patch.setattr(site.server.house.files.database, "write", fail)
+            patch.setattr(site.server.house.files.database, "read", fail)
             await trio.sleep(65)
         assert [entry["event"] for entry in logs].count("files not swept") == 2
         await trio.sleep(AGE_S)
