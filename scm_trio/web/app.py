@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -45,8 +47,8 @@ def operations(services: WebServices) -> list[Operation]:
         *ChatPathRoutes(services).operations(),
     ]
 
-    async def openapi(_request: Request) -> Response:
-        return JSONResponse(document(table))
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(request.app.state.openapi())
 
     described = Answer("OpenAPI 3.1", {"type": "object"})
     table.append(Operation("GET", "/scm/ai/openapi.json", openapi, "This document", {200: described}))
@@ -68,7 +70,7 @@ def build_app(services: WebServices) -> Starlette:
     )
     # A redirect would be built from the peer's Host header; a path that is not in the table does not exist.
     app.router.redirect_slashes = False
-    app.state.openapi = document(table)
+    app.state.openapi = cache(partial(document, table))  # made when somebody asks for it
     return app
 
 

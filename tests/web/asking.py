@@ -40,5 +40,5 @@ async def ask(server: Server, target: str, user: str | None = "user001", method:
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     answer = Answer(int(first.split()[1]), headers, body)
-    Contract(server.house.listener.app.state.openapi).check(method, target, answer)
+    Contract(server.house.listener.app.state.openapi()).check(method, target, answer)
     return answer

@@ -125,7 +125,7 @@ def stuck():
 
 def contract_of(app: Any) -> Contract | None:
     """That of the whole application; a test's own little one promises nothing."""
-    document = getattr(app.state, "openapi", None) if isinstance(app, Starlette) else None
+    document = app.state.openapi() if isinstance(app, Starlette) and hasattr(app.state, "openapi") else None
     return Contract(document) if document else None
 
 
@@ -253,6 +253,6 @@ def calling():
     """A peer of a whole server (``open_server``), its answers held against the document."""
 
     def call(server: Server) -> Peer:
-        return Peer(server.dial(), Contract(server.house.listener.app.state.openapi))
+        return Peer(server.dial(), Contract(server.house.listener.app.state.openapi()))
 
     return call

@@ -17,7 +17,7 @@ def app_raising(world, failure: Exception) -> Starlette:
 
     app = build_app(world.services())
     app.router.routes.append(Route("/fail", fail))
-    app.state.openapi = None  # it knows nothing of that route
+    del app.state.openapi  # it knows nothing of that route
     return app
 
 
