@@ -123,6 +123,16 @@ class Circles:
             self._companions.put(user_id, known)
         return known
 
+    @property
+    def changes(self) -> int:
+        """How many changes have been told."""
+        return self._changes
+
+    def learn(self, user_id: str, companions: frozenset[str], changes: int) -> None:
+        """Remember what somebody else has just looked up, unless something has changed since there were ``changes``."""
+        if changes == self._changes:
+            self._companions.put(user_id, companions)
+
     def forget(self, global_id: str, user_ids: Iterable[str]) -> None:
         """The members of a session have changed: ``user_ids`` are all who were or are in it."""
         self._changes += 1

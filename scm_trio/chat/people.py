@@ -61,5 +61,5 @@ def people_of(database: Database, hub: Hub) -> People:
     """The people who come through this hub."""
     circles = Circles(database)
     people = People(circles, Presence(circles, hub), Typists(circles, hub))
-    hub.on_join, hub.on_leave = people.joined, people.left
+    hub.on_leave = people.left
     return people

@@ -116,8 +116,7 @@ class Hub:
     them and those who look for them have agreed.
 
     Attributes:
-        on_join: called after a connection has joined.
-        on_leave: called after one has left.
+        on_leave: called after a connection has left.
     """
 
     def __init__(self, *, max_connections: int, max_connections_per_user: int) -> None:
@@ -128,7 +127,6 @@ class Hub:
         self._admitted_by_user: dict[str, int] = defaultdict(int)
         self._by_user: dict[str, dict[str, Connection]] = defaultdict(dict)
         self._by_session: dict[Hashable, dict[str, Connection]] = defaultdict(dict)
-        self.on_join: Callable[[Connection], None] = _nobody_cares
         self.on_leave: Callable[[Connection], None] = _nobody_cares
 
     @property
@@ -164,7 +162,6 @@ class Hub:
 
     def join(self, connection: Connection) -> None:
         self._by_user[connection.user_id][connection.connection_id] = connection
-        self.on_join(connection)
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection; what it has open it has closed before."""

@@ -25,8 +25,9 @@ log = structlog.get_logger(__name__)
 async def arrive(link: Link) -> Arrival:
     """Look up what a new connection has to be told; nothing where the store is out of order."""
     global_ids = {run.session.global_id for run in link.gate.service.visible(link.user_id) if run.session is not None}
+    circles = link.gate.people.circles
     while True:
-        losses = link.losses
+        losses, changes = link.losses, circles.changes
         try:
             arrival = await link.gate.deliveries.arrive(link.user_id, link.session_id, global_ids)
         except StoreError as exc:
@@ -34,6 +35,8 @@ async def arrive(link: Link) -> Arrival:
             return Arrival()
         if losses == link.losses:
             break
+    if arrival.companions is not None:
+        circles.learn(link.user_id, arrival.companions, changes)
     if arrival.access is not None:
         link.session_id = arrival.access.name
     return arrival

@@ -80,6 +80,7 @@ async def _live(wire: Wire, websocket: WebSocketConnection, visit: Visit, gate: 
         gate.hub.join(link)
         try:
             arrival = await arrive(link)
+            gate.people.joined(link)
             await _greet(link, arrival)
             settle_in(link, arrival)
             link.news.open()

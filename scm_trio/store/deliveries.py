@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Exists, Select, bindparam, case, exists, func
 from scm_trio.errors import NotFound
 from scm_trio.model import Message
 from scm_trio.store.access import Access, name_for, resolve
+from scm_trio.store.companions import companions
 from scm_trio.store.files import with_attachments
 from scm_trio.store.messages import COLUMNS, message_from
 from scm_trio.store.prepared import Prepared
@@ -44,12 +45,14 @@ class Arrival:
         unread: his sessions with unread messages.
         seen: those of the sessions asked about that he is a member of.
         behind: the sessions in which messages wait for him.
+        companions: the people whom he shares a session with; None: that was not looked up.
     """
 
     access: Access | None = None
     unread: Sequence[Unread] = ()
     seen: frozenset[str] = frozenset()
     behind: frozenset[str] = frozenset()
+    companions: frozenset[str] | None = None
 
 
 def arrive(conn: Connection, user_id: str, reference: str, global_ids: Iterable[str]) -> Arrival:
@@ -67,7 +70,7 @@ def arrive(conn: Connection, user_id: str, reference: str, global_ids: Iterable[
         access = None
     behind = frozenset(session for session, _ in _first_of_each(conn, user_id, 0))
     seen = frozenset(each for each in set(global_ids) if _IS_MEMBER.one(conn, {"user": user_id, "session": each}))
-    return Arrival(access, unread(conn, user_id), seen, behind)
+    return Arrival(access, unread(conn, user_id), seen, behind, frozenset(companions(conn, user_id)))
 
 
 def waiting_for(conn: Connection, user_id: str, after: int, limit: int) -> Sequence[Undelivered]:

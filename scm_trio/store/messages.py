@@ -27,8 +27,7 @@ def ensure_session(conn: Connection, owner_id: str, session_id: str, global_id_i
     if found is not None:
         return found
     new = Session(global_id_if_new, session_id, owner_id, created_at=now, updated_at=now)
-    insertion = insert_unless_there(conn.dialect.name, sessions, "owner_id", "session_id")
-    if conn.execute(insertion.returning(sessions.c.global_id), asdict(new)).one_or_none() is not None:
+    if _NEW_SESSION.one(conn, asdict(new)) is not None:
         enter_owner(conn, new)
         return new
     # Another node was faster: the row is its, and it made its owner a member.
@@ -39,7 +38,7 @@ def ensure_session(conn: Connection, owner_id: str, session_id: str, global_id_i
 def enter_owner(conn: Connection, session: Session) -> None:
     """Make the owner of a session that was just created its first member."""
     row = {"session_id": session.global_id, "user_id": session.owner_id, "role": "owner"}
-    conn.execute(insert(members), {**row, "joined_at": session.created_at, "delivered_to": 0, "read_to": 0})
+    _FIRST_MEMBER.run(conn, {**row, "joined_at": session.created_at, "delivered_to": 0, "read_to": 0})
 
 
 def find_session(conn: Connection, owner_id: str, session_id: str) -> Session | None:
@@ -163,3 +162,8 @@ _TOUCH = Prepared(
         .values(updated_at=bindparam("now"))
     )
 )
+_NEW_SESSION = Prepared(
+    lambda dialect: insert_unless_there(dialect, sessions, "owner_id", "session_id").returning(sessions.c.global_id),
+    tuple(column.name for column in sessions.c),
+)
+_FIRST_MEMBER = Prepared(lambda _: insert(members), tuple(column.name for column in members.c))
