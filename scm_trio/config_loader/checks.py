@@ -14,7 +14,17 @@ from scm_trio.config_loader.keys import Path, capitals, keys_of
 _HEADER = re.compile(r"(?P<name>[A-Za-z0-9-]+):[ \t]*[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _OWN_HEADERS = frozenset(
     {"accept", "accept-encoding", "content-type", "content-length", "transfer-encoding", "te", "trailer", "expect"}
-    | {"host", "connection", "upgrade", "cookie", "authorization", "api-key", "x-api-key", "anthropic-version"}
+    | {
+        "user-agent",
+        "host",
+        "connection",
+        "upgrade",
+        "cookie",
+        "authorization",
+        "api-key",
+        "x-api-key",
+        "anthropic-version",
+    }
 )
 """What a provider says about itself and its requests; said twice, vendors differ in what they believe."""
 

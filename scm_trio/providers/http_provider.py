@@ -90,7 +90,7 @@ class HttpProvider:
             prompt = _without_images(prompt)
         identity = self._authorize()
         secrets = _secrets(identity)
-        reader = self._dialect.reader(self.name, prompt, secrets)
+        reader = self._dialect.reader(self.name, prompt, (*secrets, *self._upstream.secrets))
         path, body = self._dialect.path_for(prompt), self._dialect.body(prompt)
         async with self._upstream.post_stream(path, body, {**self._dialect.headers, **identity}) as response:
             if not 200 <= response.status < 300:
@@ -113,7 +113,9 @@ class HttpProvider:
             return None
         identity = self._authorize()
         # A refusal here tells nothing about the key's right to chat: it does not have to rest for it.
-        classifier = self._dialect.reader(self.name, Prompt("", ()), _secrets(identity)).classifier
+        classifier = self._dialect.reader(
+            self.name, Prompt("", ()), (*_secrets(identity), *self._upstream.secrets)
+        ).classifier
         return await fetch_models(self._upstream, path, {**self._dialect.headers, **identity}, classifier)
 
     async def aclose(self) -> None:

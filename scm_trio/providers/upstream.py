@@ -21,6 +21,7 @@ MAX_BODY_BYTES = 1_048_576
 MAX_ERROR_BODY_BYTES = 65_536
 ERROR_BODY_TIMEOUT_S = 5.0
 DRAIN_TIMEOUT_S = 0.2
+LEAST_SECRET_CHARS = 6
 _DRAIN_BYTES = 65_536
 _HEADERS = {
     "User-Agent": f"scm-trio/{__version__}",
@@ -37,6 +38,9 @@ class Upstream:
     """One vendor's HTTP server: connections, limits and failures in this house's words.
 
     Requests go straight to the transport: a client of httpx costs 0.2 ms each, and would keep the vendor's cookies.
+
+    Attributes:
+        secrets: values of its headers that must not be seen in a failure.
     """
 
     def __init__(
@@ -67,6 +71,8 @@ class Upstream:
         self._extensions = {"timeout": {"connect": connect_timeout_s}}
         self._places = Places(name, max_concurrency)
         self._headers = headers or {}
+        # A short one would take harmless words with it.
+        self.secrets = tuple(value for value in self._headers.values() if len(value) >= LEAST_SECRET_CHARS)
         self._transport = transport or Http1Transport()
 
     def post_stream(

@@ -40,3 +40,21 @@ async def test_every_vendor_over_http_is_told_what_is_configured(memory_net, kin
     assert {b"openai-project: proj_1", b"anthropic-beta: a,b"} <= set(lines)
     names = [line.partition(b":")[0] for line in lines[1:]]
     assert len(names) == len(set(names))
+
+
+async def test_what_a_vendor_says_of_them_is_not_repeated(memory_net):
+    async def handler(peer):
+        await peer.request()
+        await peer.respond(
+            b'{"error": {"message": "no project proj_4711, nor 1"}}', "application/json", "403 Forbidden"
+        )
+
+    settings = config.Provider(kind="openai", api_key="k", headers=("A: proj_4711", "B: 1"), **VENDORS["openai"])
+    providers = build_providers(
+        config.Ai(providers={"v": settings}), connect_timeout_s=1, dialer=memory_net.dialer(handler)
+    )
+    with pytest.raises(RequestFailed) as refused:
+        await ask(providers["v"])
+    assert "no project" in refused.value.detail
+    assert ", nor 1" in refused.value.detail
+    assert "proj_4711" not in refused.value.detail
