@@ -17,6 +17,8 @@ from scm_trio.testing import Peer
 from .serving import ask, replies, serving
 from .together import ANN, BOB, EVE, code, request, set_members
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 DAN = "user004"
 ROLES = {ANN: "owner", BOB: "member", EVE: "viewer", DAN: "stranger"}
 USERS = {role: user for user, role in ROLES.items()}

@@ -16,6 +16,8 @@ from scm_trio.testing import open_server, quiet_config
 from .serving import answer, ask, kinds, replies, said, serving
 from .together import ANN, BOB, EVE, create, nothing_more, request, set_members
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 START, DATA, END = "CHAT_STREAM_START", "CHAT_STREAM_DATA", "CHAT_STREAM_END"
 LOCKSTEP = trio.testing.lockstep_stream_pair
 

@@ -15,6 +15,8 @@ from scm_trio.testing import open_server, quiet_config
 
 from .serving import answer, said
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(40)
 PDF = b"%PDF-1.7 nothing else"
 

@@ -9,6 +9,8 @@ from scm_trio.store import messages
 
 from .serving import answer, ask, said, serving
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 
 def echo(prompt):
     return [f"re: {prompt.turns[-1].content}"]

@@ -12,6 +12,8 @@ from scm_trio.testing import open_server
 from .serving import answer, ask, check_contiguous, kinds, replies, said, serving, websocket, without_presence
 from .together import ANN, BOB, EVE, code, create, nothing_more, request, set_members
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 WORDS = [step for word in "abcdefgh" for step in (word, Pause(1))]
 START, DATA, END = "CHAT_STREAM_START", "CHAT_STREAM_DATA", "CHAT_STREAM_END"
 

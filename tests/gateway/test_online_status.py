@@ -10,6 +10,8 @@ from scm_trio.store.database import Database
 from .serving import serving, websocket
 from .sharing import delete, heard, set_members, share, statuses
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 ONE = "user001"
 ONLINE, AWAY, OFFLINE = ((ONE, status) for status in ("online", "away", "offline"))
 

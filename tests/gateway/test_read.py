@@ -8,6 +8,8 @@ from scm_trio.providers.scripted import Scripted
 from .serving import answer, serving
 from .together import BOB, EVE, code, create, nothing_more, request
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 
 async def read(peer, session_id, message_id, **more):
     return await request(peer, "MESSAGE_READ", {"sessionId": session_id, "messageId": message_id, **more}, "read")

@@ -13,6 +13,8 @@ from scm_trio.testing import open_server
 from .serving import answer, replies, said, serving
 from .together import ANN, BOB, EVE, code, create, nothing_more, request, set_members
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 # ---- create
 
 

@@ -17,6 +17,8 @@ from scm_trio.testing import EPOCH_S, quiet_config
 from .serving import answer, ask, kinds, serving
 from .sharing import GLOBAL_ID, heard, set_members, share
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 QUESTION = "What is supply chain management, in short?"
 
 

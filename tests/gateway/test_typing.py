@@ -10,6 +10,8 @@ from scm_trio.store.messages import find_session
 from .serving import answer, ask, serving
 from .sharing import GLOBAL_ID, delete, heard, set_members, share, told
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 START, STOP = ("TYPING_START", "user001"), ("TYPING_STOP", "user001")
 
 

@@ -16,6 +16,8 @@ from scm_trio.providers.scripted import Scripted
 from scm_trio.testing import open_server, quiet_config
 from scm_trio.web.app import operations
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 USERS = {"owner": "user001", "member": "user002", "viewer": "user003", "stranger": "user004"}
 BOUNDARY = "b0undary"
 UPLOAD = (

@@ -13,6 +13,8 @@ from scm_trio.providers.scripted import Scripted
 from scm_trio.store import messages
 from scm_trio.testing import open_server, quiet_config
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 TYPES = {"markdown": "text/markdown; charset=utf-8", "json": "application/json", "html": "text/html; charset=utf-8"}
 ENDINGS = {"markdown": "md", "json": "json", "html": "html"}
 

@@ -16,6 +16,8 @@ from scm_trio.providers.scripted import Scripted
 from scm_trio.store import blobs, schema
 from scm_trio.testing import open_server, quiet_config
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 PATH = "/scm/ai/files"
 BOUNDARY = "b0undary"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}

@@ -8,6 +8,8 @@ import pytest
 from scm_trio.providers.scripted import Scripted
 from scm_trio.testing import open_server
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 ANN, BOB = "user001", "user002"
 
 

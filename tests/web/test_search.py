@@ -20,6 +20,8 @@ from scm_trio.testing import open_server
 
 from .asking import ask
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 DAY_S = 86_400.0
 NEW_YEAR_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 SHARED, OWN = f"s-{1:024x}", f"s-{2:024x}"

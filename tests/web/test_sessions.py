@@ -13,6 +13,8 @@ from scm_trio.providers.scripted import Scripted, Stall
 from scm_trio.store import access
 from scm_trio.testing import open_server, quiet_config
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 ANN, BOB = "user001", "user002"
 PATH = "/scm/ai/sessions"
 

@@ -21,6 +21,8 @@ from scm_trio.testing import EPOCH_S, open_server, quiet_config
 
 from .asking import ask, request
 
+pytestmark = pytest.mark.usefixtures("both_databases")
+
 SHARED, EMPTY = f"s-{1:024x}", f"s-{2:024x}"
 PATH = f"/scm/ai/sessions/{SHARED}/suggestions"
 ABC = ["What is A?", "What is B?", "What is C?"]
@@ -230,20 +232,19 @@ async def test_a_newer_answer_waits_for_the_question_about_the_older_one(autojum
         assert len(provider.prompts) == 2
 
 
-async def test_who_is_taken_off_meanwhile_is_told_nothing(autojump_clock):
-    for steps in ([Pause(3), LINES], [Pause(3), Fail(ProviderUnavailable("cut"))]):
-        provider = providing(*steps)
-        async with Opened(provider) as server, trio.open_nursery() as nursery:
-            codes = []
+@pytest.mark.parametrize("end", [LINES, Fail(ProviderUnavailable("cut"))], ids=["answered", "failed"])
+async def test_who_is_taken_off_meanwhile_is_told_nothing(autojump_clock, end):
+    async with Opened(providing(Pause(3), end)) as server, trio.open_nursery() as nursery:
+        codes = []
 
-            async def get(server=server, codes=codes):
-                codes.append((await ask(server, PATH, "bob")).json.get("code"))
+        async def get():
+            codes.append((await ask(server, PATH, "bob")).json.get("code"))
 
-            nursery.start_soon(get)
-            await trio.sleep(1)
-            alone = (messages.Member("ann", "owner"),)
-            await server.house.gate.sessions.update(Caller("ann"), messages.SessionUpdate(SHARED, members=alone))
-        assert codes == ["NOT_FOUND"]
+        nursery.start_soon(get)
+        await trio.sleep(1)
+        alone = (messages.Member("ann", "owner"),)
+        await server.house.gate.sessions.update(Caller("ann"), messages.SessionUpdate(SHARED, members=alone))
+    assert codes == ["NOT_FOUND"]
 
 
 async def test_the_end_of_the_session_ends_the_question(autojump_clock):
