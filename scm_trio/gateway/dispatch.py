@@ -129,10 +129,10 @@ def _is(run: Answer, link: Link, message_id: str | None, request_id: str | None)
 async def resume_stream(link: Link, received: Received) -> None:
     resume: messages.ChatResume = received.data
     run = await _recall(link, resume.message_id)
-    known = run.has_position(resume.rev, resume.from_index)
+    viewer = link.viewers.get(run.key)
+    known = run.has_position(resume.rev, resume.from_index) and not (viewer and viewer.would_skip(resume.from_index))
     cursor = resume.from_index if known else 0
     announce = {"resumed": True} if known else {"reset": True}
-    viewer = link.viewers.get(run.key)
     if viewer is not None and viewer.asked:
         viewer.move(cursor, **announce)
         return

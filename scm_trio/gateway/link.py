@@ -81,6 +81,14 @@ class Viewer:
         log = self.run.log
         return not self.must_start and log.sealed and self.cursor >= log.next_index
 
+    def would_skip(self, cursor: int) -> bool:
+        """Whether to go on there would leave something out, for a client that began anew with the START it was sent here.
+
+        It may have asked before that START came, because of what it had been sent on another connection, or for an earlier
+        request.
+        """
+        return not self.must_start and cursor > self.cursor
+
     def adopt(self, request_id: str | None) -> None:
         """Be asked for after all."""
         self.request_id, self.asked = request_id, True

@@ -51,6 +51,21 @@ async def test_an_unknown_place_is_reset_to_the_beginning(autojump_clock, place)
     assert data["data"]["index"] == 0
 
 
+async def test_nothing_is_left_out_for_who_began_anew_here_and_asks_for_a_place_that_was_not_sent_yet(autojump_clock):
+    quickly = [step for word in "abcdefgh" for step in (word, Pause(0.1))]
+    async with serving(*quickly) as server, server.peer(query="&coalesceMs=500") as peer:
+        message_id = await start_of(peer)
+        first = (await peer.until("CHAT_STREAM_DATA"))[-1]["data"]
+        assert first["nextIndex"] == 1
+        await trio.sleep(0.25)
+        # There are three by now. Whoever asks for the fourth has the first three from before, and has just forgotten them.
+        await peer.send("CHAT_RESUME", {"messageId": message_id, "rev": 0, "fromIndex": 3}, request_id="x1")
+        messages = await peer.until("CHAT_STREAM_END")
+    assert messages[0]["data"]["reset"] is True
+    assert said(messages) == "abcdefgh"
+    check_contiguous(messages, 0)
+
+
 @pytest.mark.parametrize("later_s", [1, 1000])
 async def test_a_finished_answer_resumes_and_ends_at_once(autojump_clock, later_s):
     async with serving("供应", "链") as server:

@@ -31,6 +31,8 @@ WATCHDOG_S = 60.0
 END_OF_TIME_S = 50_000.0
 """Virtual seconds after which everything must have come to its end."""
 QUIET_S = 500.0
+LOOKS, LOOK_AGAIN_S = 5, 7.3
+"""A task that lasts may just be at work when one looks."""
 """After this long without anybody, the slowest provider has closed and every grace is over."""
 FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """In memory where there is such a place: nothing here is about disks."""
@@ -178,10 +180,14 @@ async def _look_around(world: World, before: object) -> None:
     await trio.sleep(QUIET_S)
     if remains := world.life.remains():
         world.findings.add(Rule.NOTHING_LEFT, remains)
-    await trio.testing.wait_all_tasks_blocked()
-    after = count_roots()
-    # What lasts sleeps or works, so that there may be fewer; what was left behind makes it more.
-    if after.tasks > before.tasks or after.scopes > before.scopes or after.deadlines > before.deadlines:
+    for _ in range(LOOKS):
+        await trio.testing.wait_all_tasks_blocked()
+        after = count_roots()
+        # What lasts sleeps or works, so that there may be fewer; what was left behind makes it more, and always does.
+        if after.tasks <= before.tasks and after.scopes <= before.scopes and after.deadlines <= before.deadlines:
+            break
+        await trio.sleep(LOOK_AGAIN_S)
+    else:
         world.findings.add(Rule.NOTHING_LEFT, f"{before} has become {after}")
     world.life.stop(0)
     await world.life.ended.wait()
