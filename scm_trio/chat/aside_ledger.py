@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import trio
 from sqlalchemy import Connection
 
 from scm_trio.chat.aside import Aside
 from scm_trio.chat.attempts import UpstreamAttempt
+from scm_trio.chat.entries import Account, Entries, Entry, keep
 from scm_trio.chat.quota import Quotas, uncontended
 from scm_trio.chat.usage import Cost, cost_of
 from scm_trio.model import Usage
@@ -44,6 +44,7 @@ class AsideLedger:
         self._now = now
         self._new_id = new_id
         self._costs = costs
+        self._entries = Entries(now, costs)
         self._quotas = quotas
 
     def name_for(self, aside: Aside) -> str:
@@ -57,15 +58,16 @@ class AsideLedger:
             QuotaExceeded: it is not.
             StoreError: the database failed.
         """
-        await uncontended(lambda: self._database.write(self._open, name, aside, first))
-
-    def _open(self, conn: Connection, name: str, aside: Aside, first: UpstreamAttempt) -> None:
+        row = self._entries.opened(_account(name, aside), first)
         most = Usage(first.prompt_tokens, aside.max_tokens)
         cost = cost_of(self._costs, first.provider, first.model, most)
         # As a request it counts with the answer that it is about.
         wanted = Amounts(most.total_tokens, 0, cost or 0.0)
-        self._quotas.set_aside(conn, name, aside.user_id, wanted, self._now())
-        ledger.open_attempt(conn, self._opened(name, aside, first))
+        await uncontended(lambda: self._database.write(self._open, name, row, wanted, self._now()))
+
+    def _open(self, conn: Connection, name: str, row: ledger.Attempt, wanted: Amounts, now: float) -> None:
+        self._quotas.set_aside(conn, name, row.user_id, wanted, now)
+        ledger.open_attempt(conn, row)
 
     async def save(self, name: str, aside: Aside, attempts: Sequence[UpstreamAttempt]) -> None:
         """Bring the rows of these attempts up to date, in one transaction.
@@ -73,7 +75,7 @@ class AsideLedger:
         Raises:
             StoreError: the database failed.
         """
-        await self._database.write(self._save, name, aside, attempts)
+        await self._database.write(keep, self._entries.of(_account(name, aside), attempts))
 
     async def close(self, name: str, aside: Aside, attempts: Sequence[UpstreamAttempt]) -> None:
         """The same for the last ones; nothing is set aside any more.
@@ -81,40 +83,14 @@ class AsideLedger:
         Raises:
             StoreError: the database failed.
         """
-        await self._database.write(self._close, name, aside, attempts)
+        entries = self._entries.of(_account(name, aside), attempts)
+        await self._database.write(self._close, name, aside.user_id, entries)
 
-    def _close(self, conn: Connection, name: str, aside: Aside, attempts: Sequence[UpstreamAttempt]) -> None:
-        self._save(conn, name, aside, attempts)
-        if self._quotas.limits_of(aside.user_id) is not None:
+    def _close(self, conn: Connection, name: str, user_id: str, entries: list[Entry]) -> None:
+        keep(conn, entries)
+        if self._quotas.limits_of(user_id) is not None:
             quota.release(conn, name)
 
-    def _save(self, conn: Connection, name: str, aside: Aside, attempts: Sequence[UpstreamAttempt]) -> None:
-        for attempt in attempts:
-            if not attempt.is_noted:
-                ledger.note_attempt(conn, self._opened(name, aside, attempt))
-            settled = self._settled(name, attempt)
-            if settled is not None:
-                ledger.settle_attempt(conn, settled)
 
-    def _opened(self, name: str, aside: Aside, attempt: UpstreamAttempt) -> ledger.Attempt:
-        return ledger.Attempt(
-            attempt_id=f"{name}-{attempt.number}",
-            run_id=aside.answer_id,
-            message_id=aside.answer_id,
-            user_id=aside.user_id,
-            provider=attempt.provider,
-            model=attempt.model,
-            started_at=self._now() - (trio.current_time() - attempt.started_at),
-            prompt_tokens=attempt.prompt_tokens,
-        )
-
-    def _settled(self, name: str, attempt: UpstreamAttempt) -> ledger.SettledAttempt | None:
-        if attempt.outcome is None or attempt.usage is None or attempt.ended_at is None:
-            return None
-        return ledger.SettledAttempt(
-            attempt_id=f"{name}-{attempt.number}",
-            outcome=attempt.outcome,
-            duration_ms=round((attempt.ended_at - attempt.started_at) * 1000),
-            usage=attempt.usage,
-            cost=cost_of(self._costs, attempt.provider, attempt.model, attempt.usage),
-        )
+def _account(name: str, aside: Aside) -> Account:
+    return Account(name, aside.answer_id, aside.user_id)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import trio
-from attrs import evolve, frozen
+from attrs import evolve
 from sqlalchemy import Connection
 
 from scm_trio.chat.answer import StoredAnswer
 from scm_trio.chat.attachments import Contents, NeedsFiles, attach, load, own_files, tell
 from scm_trio.chat.attempts import UpstreamAttempt
+from scm_trio.chat.entries import Account, Entries, Entry, keep
 from scm_trio.chat.files import Files
 from scm_trio.chat.place import Place, place_question
 from scm_trio.chat.plan import Opened, Plan, Said
 from scm_trio.chat.prompt import build_turns, estimate_turns, without_refused
 from scm_trio.chat.quota import Quotas, uncontended
 from scm_trio.chat.run import Run
-from scm_trio.chat.usage import Cost, cost_of
+from scm_trio.chat.usage import Cost
 from scm_trio.config import Quota
 from scm_trio.errors import Conflict, NotFound
 from scm_trio.model import AnswerInfo, Ending, FinishReason, MemberRole, Message, Prompt, Session, Turn, Usage
@@ -31,14 +31,6 @@ from scm_trio.store.runs import Checkpoint, checkpoint
 
 MAX_HISTORY = 200
 """Messages of the branch that are read back at most; the model's context trims further."""
-
-
-@frozen
-class _Entry:
-    """What has to be done to a row of the ledger."""
-
-    opened: ledger.Attempt | None
-    settled: ledger.SettledAttempt | None
 
 
 class StoreJournal:
@@ -66,7 +58,7 @@ class StoreJournal:
         self._desk = desk
         self._now = now
         self._new_id = new_id
-        self._costs = costs
+        self._entries = Entries(now, costs)
         self._quotas = quotas or Quotas(Quota(), costs)
 
     async def open(self, run: Run) -> Opened | StoredAnswer:
@@ -200,7 +192,7 @@ class StoreJournal:
             StoreError: the database failed.
         """
         rows = list(run.attempts.unsaved)
-        await self._database.write(_keep, self._entries(run, rows))
+        await self._database.write(keep, self._written(run, rows))
         run.attempts.saved(rows)
 
     async def end(self, run: Run, ending: Ending) -> Message | None:
@@ -223,35 +215,13 @@ class StoreJournal:
         )
         rows = list(run.attempts.unsaved)
         is_limited = self._quotas.limits_of(run.plan.user_id) is not None
-        said = await self._database.change(run.keep, _end, ended, self._entries(run, rows), is_limited)
+        said = await self._database.change(run.keep, _end, ended, self._written(run, rows), is_limited)
         run.attempts.saved(rows)
         return said
 
-    def _entries(self, run: Run, rows: list[UpstreamAttempt]) -> list[_Entry]:
-        return [_Entry(None if row.is_noted else self._opened(run, row), self._settled(run, row)) for row in rows]
-
-    def _opened(self, run: Run, row: UpstreamAttempt) -> ledger.Attempt:
-        return ledger.Attempt(
-            attempt_id=f"{run.info.message_id}-{row.number}",
-            run_id=run.info.message_id,
-            message_id=run.info.message_id,
-            user_id=run.plan.user_id,
-            provider=row.provider,
-            model=row.model,
-            started_at=self._now() - (trio.current_time() - row.started_at),
-            prompt_tokens=row.prompt_tokens,
-        )
-
-    def _settled(self, run: Run, row: UpstreamAttempt) -> ledger.SettledAttempt | None:
-        if row.outcome is None or row.usage is None or row.ended_at is None:
-            return None
-        return ledger.SettledAttempt(
-            attempt_id=f"{run.info.message_id}-{row.number}",
-            outcome=row.outcome,
-            duration_ms=round((row.ended_at - row.started_at) * 1000),
-            usage=row.usage,
-            cost=cost_of(self._costs, row.provider, row.model, row.usage),
-        )
+    def _written(self, run: Run, rows: list[UpstreamAttempt]) -> list[Entry]:
+        account = Account(run.info.message_id, run.info.message_id, run.plan.user_id)
+        return self._entries.of(account, rows)
 
 
 def _turns(plan: Plan, session: Session, said: Sequence[Message], contents: Contents) -> tuple[Turn, ...]:
@@ -301,20 +271,12 @@ def _suited(plan: Plan, provider: Provider, model: str) -> Plan:
     return evolve(plan, info=info, context_tokens=provider.context_tokens, takes_images=images)
 
 
-def _end(conn: Connection, ended: runs.EndedRun, entries: list[_Entry], is_limited: bool) -> Said | None:
+def _end(conn: Connection, ended: runs.EndedRun, entries: list[Entry], is_limited: bool) -> Said | None:
     said = runs.end_run(conn, ended)
-    _keep(conn, entries)
+    keep(conn, entries)
     if is_limited:
         quota.release(conn, ended.run_id)
     return None if said is None else Said(said, member_ids(conn, said.session_id))
-
-
-def _keep(conn: Connection, entries: list[_Entry]) -> None:
-    for entry in entries:
-        if entry.opened is not None:
-            ledger.note_attempt(conn, entry.opened)
-        if entry.settled is not None:
-            ledger.settle_attempt(conn, entry.settled)
 
 
 def _recall(conn: Connection, user_id: str, message_id: str) -> StoredAnswer:

@@ -14,7 +14,7 @@ from scm_trio.config import Price, Quota
 from scm_trio.errors import QuotaExceeded
 from scm_trio.model import Usage
 from scm_trio.store import ledger, runs
-from scm_trio.store.database import inline, open_database
+from scm_trio.store.database import in_thread, inline, open_database
 from scm_trio.store.schema import reservations
 from scm_trio.testing import EPOCH_S
 
@@ -24,9 +24,11 @@ COSTS = {"openai": Cost({"gpt": Price(prompt=10, completion=20)})}
 FIRST = UpstreamAttempt(0, "openai", "gpt", 0.0, prompt_tokens=30)
 
 
-@pytest.fixture
-async def db(nursery):
-    async with open_database("sqlite://", offload=inline) as database:
+@pytest.fixture(params=[inline, in_thread])
+async def db(request, nursery, tmp_path):
+    """In a test's own thread, and where a server writes: Trio's clock is not known there."""
+    url = "sqlite://" if request.param is inline else f"sqlite:///{tmp_path / 'store.db'}"
+    async with open_database(url, offload=request.param) as database:
         await nursery.start(database.run_writer)
         yield database
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.client import chatting
 from tests.e2e.process import ServerProcess, token
+from tests.e2e.upstream import ANSWER
 
 OFFER = {
     "items": [
@@ -51,6 +52,21 @@ def test_what_happens_is_counted(server: ServerProcess) -> None:
     assert "# HELP" in text
     active = next(line for line in text.splitlines() if line.startswith("scm_connections_active "))
     assert float(active.split()[-1]) >= 1
+
+
+def test_a_session_has_its_title_from_the_model_and_that_is_in_the_ledger(server: ServerProcess) -> None:
+    with chatting(server, "title-user", "title-session") as client:
+        client.answer("what is a title?")
+        (title,) = (
+            each["data"]["title"] for each in client.until("SESSION_UPDATE") if each["type"] == "SESSION_UPDATE"
+        )
+    assert title != "what is a title?"
+    assert title in ANSWER
+    rows = get(server, "/scm/ai/usage?detail=attempts", **bearer("title-user")).json()["rows"]
+    assert {row["attemptId"].split("-")[0]: row["outcome"] for row in rows} == {
+        "msg": "completed",
+        "title": "completed",
+    }
 
 
 def test_models_are_offered_to_those_with_a_token(server: ServerProcess) -> None:
