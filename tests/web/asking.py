@@ -1,25 +1,11 @@
 """One plain HTTP request to a whole server."""
 
-import json
-from typing import Any
-
 import trio
-from attrs import frozen
 
 from scm_trio.testing import Server
 
+from .conftest import Answer
 from .contract import Contract
-
-
-@frozen
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 def request(server: Server, target: str, user: str | None, method: str = "GET") -> bytes:
