@@ -32,6 +32,6 @@ def upstream() -> Iterator[FakeUpstream]:
 
 @pytest.fixture(scope="session")
 def server(upstream: FakeUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """As most would configure it, but without a rate limit."""
+    """As most would configure it, but without a rate limit and without titles."""
     with running_server(tmp_path_factory.mktemp("server"), upstream.url) as running:
         yield running

@@ -40,18 +40,23 @@ def token(user: str = "user001", *, ttl_s: float = 3600.0, secret: str = SECRET,
 
 
 def settings(folder: Path, upstream_url: str | None = None, **sections: Any) -> dict[str, Any]:
-    """The ``scm`` mapping of a configuration file; ``sections`` replace whole sections."""
+    """The ``scm`` mapping of a configuration file; ``sections`` replace whole sections.
+
+    Without titles, unless the section asks for them: each is one more question to the provider, at a moment of
+    its own, with a row of its own in the ledger.
+    """
     providers: dict[str, Any] = {"echo": {"kind": "scripted"}}
     if upstream_url is not None:
         fake = {"kind": "openai", "base-url": upstream_url, "api-key": "a key for the fake"}
         providers = {"openai": fake, **providers}
-    return {
+    whole = {
         "auth": {"secret": SECRET, "refresh": True},
         "ai": {"default-provider": next(iter(providers)), "default-model": "gpt-4", "providers": providers},
         "store": {"url": f"sqlite:///{folder / 'chat.db'}"},
         "websocket": {"message": {"rate-limit": 0}},
         **sections,
     }
+    return {**whole, "ai": {"titles": False, **whole["ai"]}}
 
 
 class ServerProcess:

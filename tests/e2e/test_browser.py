@@ -125,7 +125,6 @@ def test_the_plain_samples_of_the_original_document_run_unchanged(seed_page: Pag
         seed_page.add_script_tag(content=sample)
     seed_page.wait_for_function("() => window.welcome && websocket.readyState === WebSocket.OPEN")
     assert seed_page.evaluate("websocket.protocol") == "Bearer"
-    # By type: after an answer the server may have other news, such as the session's title.
     seed_page.evaluate(
         "window.came = {}; websocket.addEventListener('message', (event) => {"
         " const message = JSON.parse(event.data); window.came[message.type] = message; })"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 
 from tests.e2e.client import chatting
-from tests.e2e.process import ServerProcess, token
-from tests.e2e.upstream import ANSWER
+from tests.e2e.process import ServerProcess, running_server, settings, token
+from tests.e2e.upstream import ANSWER, FakeUpstream
 
 OFFER = {
     "items": [
@@ -54,15 +56,19 @@ def test_what_happens_is_counted(server: ServerProcess) -> None:
     assert float(active.split()[-1]) >= 1
 
 
-def test_a_session_has_its_title_from_the_model_and_that_is_in_the_ledger(server: ServerProcess) -> None:
-    with chatting(server, "title-user", "title-session") as client:
-        client.answer("what is a title?")
-        (title,) = (
-            each["data"]["title"] for each in client.until("SESSION_UPDATE") if each["type"] == "SESSION_UPDATE"
-        )
+def test_a_session_has_its_title_from_the_model_and_that_is_in_the_ledger(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    ai = {**settings(tmp_path, upstream.url)["ai"], "titles": True}
+    with running_server(tmp_path, upstream.url, ai=ai) as server:
+        with chatting(server) as client:
+            client.answer("what is a title?")
+            (title,) = (
+                each["data"]["title"] for each in client.until("SESSION_UPDATE") if each["type"] == "SESSION_UPDATE"
+            )
+        rows = get(server, "/scm/ai/usage?detail=attempts", **bearer()).json()["rows"]
     assert title != "what is a title?"
     assert title in ANSWER
-    rows = get(server, "/scm/ai/usage?detail=attempts", **bearer("title-user")).json()["rows"]
     assert {row["attemptId"].split("-")[0]: row["outcome"] for row in rows} == {
         "msg": "completed",
         "title": "completed",

@@ -41,9 +41,7 @@ class House:
 
     def _start(self) -> ServerProcess:
         program = (MORTAL, str(self._orders))
-        scm = settings(self._folder, self.upstream.url)
-        scm["ai"]["titles"] = False  # a side question has a row of its own in the ledger; here the answer's are counted
-        return ServerProcess(self._folder, scm, measured=False, program=program)
+        return ServerProcess(self._folder, settings(self._folder, self.upstream.url), measured=False, program=program)
 
     def order(self, when: str, pattern: str) -> None:
         self._orders.write_text(f"{when} {pattern}")
