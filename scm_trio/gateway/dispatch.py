@@ -133,11 +133,12 @@ async def resume_stream(link: Link, received: Received) -> None:
     known = run.has_position(resume.rev, resume.from_index) and not (viewer and viewer.would_skip(resume.from_index))
     cursor = resume.from_index if known else 0
     announce = {"resumed": True} if known else {"reset": True}
+    own = run.info.request_id if run.user_id == link.user_id else None
     if viewer is not None and viewer.asked:
-        viewer.move(cursor, **announce)
-        return
-    _check_room(link)
-    request_id = received.request_id or (run.info.request_id if run.user_id == link.user_id else None)
+        own = viewer.request_id
+    else:
+        _check_room(link)
+    request_id = received.request_id or own
     if viewer is not None:
         viewer.adopt(request_id)
         viewer.move(cursor, **announce)

@@ -93,11 +93,12 @@ async def test_anothers_answer_is_not_found(autojump_clock, later_s):
     assert (error["error"]["code"], error["requestId"]) == ("NOT_FOUND", "x")
 
 
-async def test_a_connection_has_one_cursor_per_answer(autojump_clock):
+@pytest.mark.parametrize("name", [None, "x1"])
+async def test_a_connection_has_one_cursor_per_answer(autojump_clock, name):
     async with serving(*WORDS) as server, server.peer() as peer:
         message_id = await start_of(peer)
         await trio.sleep(2.5)
-        await peer.send("CHAT_RESUME", {"messageId": message_id, "fromIndex": 1})
+        await peer.send("CHAT_RESUME", {"messageId": message_id, "fromIndex": 1}, request_id=name)
         messages = await peer.until("CHAT_STREAM_END")
     starts = [index for index, message in enumerate(messages) if message["type"] == "CHAT_STREAM_START"]
     (moved,) = starts
@@ -105,6 +106,9 @@ async def test_a_connection_has_one_cursor_per_answer(autojump_clock):
     check_contiguous(messages[moved:], 1)
     assert said(messages[moved:]) == "bcdefgh"
     assert kinds(messages).count("END") == 1
+    # What moved it tells it apart from what was on its way.
+    assert {message["requestId"] for message in messages[:moved]} == {"r1"}
+    assert {message["requestId"] for message in messages[moved:]} == {name or "r1"}
 
 
 async def test_a_resume_that_comes_with_the_end_is_answered_too(autojump_clock):

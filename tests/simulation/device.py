@@ -39,8 +39,8 @@ class Device(Presence):
             return None
         copy = self.desk.copies.setdefault(ask.message_id, Copy())
         place = copy.cursor if from_index is None else from_index
-        self.visit.witness.said_resume(ask.message_id, place)
         request_id = self.world.new_request_id("resume")
+        self.visit.witness.said_resume(ask.message_id, place, request_id)
         self.desk.said_resume(request_id, ask)
         rev = copy.rev if rev is None else rev
         await self.say(
@@ -53,16 +53,19 @@ class Device(Presence):
         visit = self.visit
         view = visit.witness.views.get(ask.message_id or "") if visit else None
         if visit is not None and view is not None:
-            before = view.starts
+            said, started = visit.witness.said, len(view.carried)
+            before = len(said)
             resume = await self.resume(ask, from_index, rev)
-            await self.until(
-                lambda: (
-                    visit.code is not None
-                    or resume in self.desk.errors
-                    or (view.starts > before and not (view.is_open and view.is_fresh))
-                ),
-                f"a frame of {ask.message_id}",
-            )
+
+            def is_answered() -> bool:
+                """By a START of its own, or of what was said later; one that comes meanwhile may answer what was said before."""
+                if visit.code is not None or resume in self.desk.errors:
+                    return True
+                return not set(view.carried[started:]).isdisjoint(said[before:]) and not (
+                    view.is_open and view.is_fresh
+                )
+
+            await self.until(is_answered, f"a frame of {ask.message_id}")
 
     # ---- waiting
 

@@ -87,7 +87,7 @@ def hear(*messages, resumes=(), asks=1):
     for _ in range(asks):
         witness.said_request("r")
     for index in resumes:
-        witness.said_resume("m", index)
+        witness.said_resume("m", index, f"resume-{index}")
     for message in (
         {"type": "CONNECT", "data": CONNECT},
         {"type": "SYSTEM_MESSAGE", "data": {"message": "hi"}},

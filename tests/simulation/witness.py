@@ -31,6 +31,7 @@ class View:
             attempt that begins afresh; and one for every time that one of ``requests`` was sent.
         from_indices: where resumes asked to go on.
         expected: where the next frame has to begin; more than one right after a START.
+        carried: the envelopes' request ids of the STARTs, in order.
         is_open: START has come, END has not.
         is_fresh: no frame has come since START.
         has_failed: an ERROR about it has come; END has to be next.
@@ -42,6 +43,7 @@ class View:
     rev: int = 0
     from_indices: set[int] = field(factory=lambda: {0})
     expected: set[int] = field(factory=set)
+    carried: list[str | None] = field(factory=list)
     is_open: bool = False
     is_fresh: bool = False
     has_failed: bool = False
@@ -58,6 +60,7 @@ class Witness:
     Attributes:
         views: by the answers' ids.
         pushed: the messages that came as CHAT_MESSAGE.
+        said: the ids of all requests and resumes, in order.
     """
 
     def __init__(self, findings: Findings, copies: dict[str, Copy], name: str) -> None:
@@ -68,16 +71,19 @@ class Witness:
         self._is_leaving = False
         self.views: dict[str, View] = {}
         self.pushed: set[str] = set()
+        self.said: list[str | None] = []
         self._requests: dict[str | None, int] = {}
 
     # ---- what the client said
 
-    def said_resume(self, message_id: str, from_index: int) -> None:
+    def said_resume(self, message_id: str, from_index: int, request_id: str) -> None:
+        self.said.append(request_id)
         view = self.views.setdefault(message_id, View())
         view.allowed += 1
         view.from_indices.add(from_index)
 
     def said_request(self, request_id: str | None) -> None:
+        self.said.append(request_id)
         self._requests[request_id] = self._requests.get(request_id, 0) + 1
 
     # ---- what the server said
@@ -111,6 +117,7 @@ class Witness:
         self._count(view, data["messageId"], data["requestId"])
         if data["rev"] < view.rev:
             self._find(Rule.CONTIGUOUS, f"rev {data['rev']} after {view.rev}")
+        view.carried.append(message.get("requestId"))
         view.rev, view.is_open, view.has_failed = data["rev"], True, False
         view.is_fresh = True
         view.expected = view.from_indices if data["resumed"] else {0}
