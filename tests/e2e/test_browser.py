@@ -211,6 +211,32 @@ def test_the_chat_page_shows_after_a_reload_what_was_said_before(
     assert troubles == []
 
 
+def test_what_the_chat_page_shows_is_read_once_somebody_looks_at_it(server: ServerProcess, page: Page) -> None:
+    page.goto(f"{server.base_url}/#token={token('reading-user')}")
+    page.locator("#question").fill("read me")
+    expect(page.locator("#send")).to_be_enabled(timeout=PATIENCE_MS)
+    look_away(page, True)
+    page.locator("#send").click()
+    expect(page.locator(".answer[aria-busy=false]")).to_have_count(1, timeout=PATIENCE_MS)
+    session = page.evaluate("sessionStorage.getItem('scm.session')")
+    with chatting(server, "reading-user", "another") as client:
+        assert [each["sessionId"] for each in client.connect["data"]["unread"]] == [session]
+        look_away(page, False)
+        read = client.until("MESSAGE_READ")[-1]
+    assert read["data"]["sessionId"] == session
+    with chatting(server, "reading-user", "another") as client:
+        assert client.connect["data"]["unread"] == []
+
+
+def look_away(page: Page, away: bool) -> None:
+    page.evaluate(
+        "away => { Object.defineProperty(document, 'visibilityState', "
+        "{ value: away ? 'hidden' : 'visible', configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        away,
+    )
+
+
 def test_the_chat_page_shows_earlier_messages_of_the_newest_branch(server: ServerProcess, page: Page) -> None:
     page.goto(f"{server.base_url}/#token={token('long-user')}")
     page.locator("#question").fill("0")

@@ -9,6 +9,7 @@ export class Conversation {
   #controls = new Map();
   #sessionId = null;
   #history = null;
+  #unread = null; // the newest message that was shown and that the server was not told is read
 
   /** `send(message)` returns false without a connection; `view` shows; `onChange()` hears of every start and end. */
   constructor({ send, view, onChange }) {
@@ -50,7 +51,15 @@ export class Conversation {
     for (const run of this.active) if (run.messageId === null) this.#lose(run, t("refused"), true);
   }
 
+  /** Somebody looks at the page now: tell that what it shows is read. */
+  look() {
+    if (this.#unread === null || this.#sessionId === null || document.visibilityState !== "visible") return;
+    const data = { sessionId: this.#sessionId, messageId: this.#unread };
+    if (this.#control("MESSAGE_READ", data)) this.#unread = null;
+  }
+
   clear() {
+    this.#unread = this.#sessionId = null;
     this.#runs.clear();
     this.#questions.clear();
     this.#controls.clear();
@@ -80,6 +89,7 @@ export class Conversation {
     this.#history = history;
     const earlier = await history.earlier().catch(() => []);
     if (history !== this.#history) return;
+    if (this.#sessionId === null) this.#unread = earlier.at(-1)?.messageId ?? null;
     this.view.above(() => earlier.forEach((message) => this.#tell(message, true)));
     this.view.offerEarlier(history.isOver ? null : () => this.restore(history));
   }
@@ -102,10 +112,10 @@ export class Conversation {
     this.send({ type: "CHAT_REQUEST", requestId: run.requestId, data });
   }
 
-  #control(type, data, run) {
+  #control(type, data, run = null) {
     const requestId = newId();
     this.#controls.set(requestId, { type, run });
-    this.send({ type, requestId, data });
+    return this.send({ type, requestId, data });
   }
 
   #resume(run) {
@@ -126,6 +136,7 @@ export class Conversation {
       if (!open.some((run) => run.messageId === null)) this.#resume(this.#add({ messageId, rev }));
     }
     for (const run of open) run.messageId ? this.#resume(run) : this.#ask(run);
+    this.look();
     this.onChange();
     return true;
   }
@@ -167,14 +178,23 @@ export class Conversation {
     if (!run || run.done) return true;
     run.done = true;
     run.view.finish({ ...data, model: run.model });
+    this.#shown(data.messageId);
     this.onChange();
     return true;
   }
 
   #stored(data) {
     // What is said in the user's other sessions is told everywhere.
-    if (data.sessionId === this.#sessionId) this.#tell(data);
+    if (data.sessionId === this.#sessionId) {
+      this.#tell(data);
+      this.#shown(data.messageId);
+    }
     return true;
+  }
+
+  #shown(messageId) {
+    this.#unread = messageId;
+    this.look();
   }
 
   #tell(data, quiet = false) {
@@ -194,8 +214,8 @@ export class Conversation {
 
   #failed(text, error, requestId) {
     const control = this.#controls.get(requestId);
-    // A cancel that found nothing to cancel crossed the END.
-    if (control?.type === "CHAT_CANCEL") return true;
+    // A cancel that found nothing to cancel crossed the END, and a message that was read may be deleted by now.
+    if (control?.type === "CHAT_CANCEL" || control?.type === "MESSAGE_READ") return true;
     const run = control?.run ?? this.active.find((each) =>
       (error.messageId && each.messageId === error.messageId) || (requestId && each.requestId === requestId));
     if (!run) return false;

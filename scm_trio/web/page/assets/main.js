@@ -76,6 +76,8 @@ addEventListener("online", () => {
   if ($("state").dataset.state === "waiting") reconnect();
 });
 
+document.addEventListener("visibilitychange", () => conversation.look());
+
 async function receive(message) {
   if (held !== null) held.push(message);
   else if (message.type === "CONNECT" && !conversation.hasHistory) await restore(message);
