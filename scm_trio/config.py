@@ -20,6 +20,10 @@ def _ms(default_ms: int, key: str, minimum: int = 1) -> Any:
     return field(default=default_ms / 1000, metadata={"key": key, "unit": "ms", "min": minimum})
 
 
+def _patience(key: str) -> Any:
+    return field(default=None, metadata={"key": key, "unit": "ms", "min": 1})
+
+
 def _number(default: int, key: str | None = None, minimum: int = 1) -> Any:
     return field(default=default, metadata={"min": minimum, **({"key": key} if key else {})})
 
@@ -146,6 +150,9 @@ class Provider:
     models: tuple[str, ...] = ()
     max_concurrency: int = _number(64)
     retries: int = _number(2, minimum=0)
+    first_token_timeout_s: float | None = _patience("first-token-timeout")
+    idle_timeout_s: float | None = _patience("idle-timeout")
+    """None: the answer's own deadlines alone; these two make silence a failure of this provider before that."""
     prices: dict[str, Price] = field(factory=dict)
     context_tokens: int | None = field(default=None, metadata={"min": 256})
     headers: tuple[str, ...] = _secret((), "openai", "azure", "anthropic", "spark")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -55,18 +56,25 @@ def build_providers(ai: config.Ai, *, connect_timeout_s: float, dialer: Dialer |
 
 def chain_providers(providers: Mapping[str, Provider], ai: config.Ai, terms: Terms) -> dict[str, Provider]:
     """Put a chain in the place of each provider: its own retries, then those of ``ai.fallback`` in order."""
-    links = {
-        name: Link(
-            provider,
-            retries=ai.providers[name].retries,
-            keys=provider.keys if isinstance(provider, HttpProvider) else None,
-        )
-        for name, provider in providers.items()
-    }
+    links = {name: _link(provider, ai.providers[name]) for name, provider in providers.items()}
     others = [name for name in ai.fallback if name in links]
     return {
         name: Chain([link, *(links[other] for other in others if other != name)], terms) for name, link in links.items()
     }
+
+
+def _link(provider: Provider, settings: config.Provider) -> Link:
+    return Link(
+        provider,
+        retries=settings.retries,
+        first_token_s=_or_never(settings.first_token_timeout_s),
+        idle_s=_or_never(settings.idle_timeout_s),
+        keys=provider.keys if isinstance(provider, HttpProvider) else None,
+    )
+
+
+def _or_never(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
 
 
 def _echo(name: str, settings: config.Provider, **_: object) -> Scripted:

@@ -6,7 +6,9 @@ what was said stands until that one begins to speak.
 
 from __future__ import annotations
 
+import math
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -20,6 +22,7 @@ from scm_trio.errors import (
     ProviderUnavailable,
     RequestFailed,
     ServerBusy,
+    TimedOut,
 )
 from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, Prompt, Restart, ToolCall
 from scm_trio.providers.base import Batch, Provider
@@ -42,11 +45,16 @@ class Link:
 
     Attributes:
         retries: how often it is asked again before its first word.
+        first_token_s: an attempt to stream that stays silent for so long has failed; the time that it waits for one of our
+            own places counts.
+        idle_s: a stream that says nothing new for so long has broken off.
         keys: its keys, where it has some; a refused one is replaced by the next, which counts as no retry.
     """
 
     provider: Provider
     retries: int = 2
+    first_token_s: float = math.inf
+    idle_s: float = math.inf
     keys: KeyRing | None = None
     breakers: Breakers = field(factory=Breakers)
 
@@ -147,7 +155,7 @@ class _Answer:
         self._terms = terms
         self._prompt = prompt
         self._upstream = upstream
-        self._began_at = trio.current_time()
+        self._began_at = self._asked_at = trio.current_time()
         self._number = -1
         self._at = 0  # the link that is or will be asked
         self._retries = self._rotations = 0  # of this link
@@ -157,6 +165,7 @@ class _Answer:
         self._events: AsyncIterator[Batch] | None = None
         self._has_spoken = False
         self._has_finished = False
+        self._silence = trio.CancelScope()  # its deadline is when the current attempt's next word is due
         self._stands = False  # what an attempt said that broke off, until another one speaks
         self._failure: RequestFailed | None = None  # the first link's, or that of the text which stands
         self._is_over = False
@@ -166,7 +175,8 @@ class _Answer:
 
     async def __anext__(self) -> Batch:
         if self._has_spoken and self._events is not None:
-            return await (self._read_on(self._events) if self._terms.restart else anext(self._events))
+            is_watched = self._terms.restart or self._links[self._at].idle_s < math.inf
+            return await (self._read_on() if is_watched else anext(self._events))
         if self._is_over:
             raise self._failure or ProviderUnavailable("nobody could be asked")
         if self._breaker is None:
@@ -199,6 +209,7 @@ class _Answer:
                 self._breaker = link.breakers.of(model)
                 self._is_probe = self._breaker.begin()
                 self._number += 1
+                self._asked_at = trio.current_time()
                 return (Attempt(self._number, link.provider.name, model),)
             self._failure = self._failure or blocked
             self._next_link()
@@ -213,15 +224,12 @@ class _Answer:
         Raises:
             RequestFailed: it failed before that.
         """
-        if self._events is None:
-            prompt = evolve(self._prompt, model=self._model())
-            self._events = await self._upstream.enter_async_context(self._links[self._at].provider.stream(prompt))
-        batch = await anext(self._events, None)
+        batch = await self._listen()
         if batch is None:
             raise ProviderUnavailable(f"{self._links[self._at].provider.name}: ended without a word")
         if any(isinstance(event, Delta | ToolCall | Finish) for event in batch):
             self._has_spoken = True
-            self._note_finish(batch)
+            self._note(batch)
             if self._breaker is not None:
                 self._breaker.succeed()
             self._breaker = None
@@ -230,27 +238,55 @@ class _Answer:
                 return (Restart(), *batch)
         return batch
 
-    async def _read_on(self, events: AsyncIterator[Batch]) -> Batch:
+    async def _read_on(self) -> Batch:
         """Read what follows the first word. Where that breaks off, the next in line is asked from the beginning.
 
         Raises:
-            RequestFailed: there is nobody else, or nobody else could do better.
+            RequestFailed: there is nobody else, or nobody else could do better, or is to be asked.
         """
         try:
-            batch = await anext(events, None)
+            batch = await self._listen()
             if batch is None and not self._has_finished:
                 raise ProviderUnavailable(f"{self._links[self._at].provider.name}: ended without a finish")
         except RequestFailed as exc:
-            if self._has_finished or not exc.retryable or self._at + 1 == len(self._links):
+            is_last = not self._terms.restart or self._at + 1 == len(self._links)
+            if self._has_finished or not exc.retryable or is_last:
                 raise
             return await self._break_off(exc)
         if batch is None:
             raise StopAsyncIteration
-        self._note_finish(batch)
+        self._note(batch)
         return batch
 
-    def _note_finish(self, batch: Batch) -> None:
-        self._has_finished = self._has_finished or any(isinstance(event, Finish) for event in batch)
+    async def _listen(self) -> Batch | None:
+        """Open the attempt if it is not, and wait for what comes next; None: nothing does.
+
+        Raises:
+            RequestFailed: it failed, or (``TimedOut``) stayed silent for too long.
+        """
+        link = self._links[self._at]
+        try:
+            if self._events is None:
+                # Around all of the attempt: what a provider opens on entering is open until it is left.
+                self._silence = self._upstream.enter_context(trio.CancelScope())
+                # A whole body comes at the end: only the answer's own total deadline can judge it.
+                self._silence.deadline = self._asked_at + link.first_token_s if self._prompt.stream else math.inf
+                prompt = evolve(self._prompt, model=self._model())
+                self._events = await self._upstream.enter_async_context(link.provider.stream(prompt))
+            return await anext(self._events, None)
+        except (trio.Cancelled, BaseExceptionGroup):
+            # Only by leaving the attempt with what ended it can its scope take the cancel back.
+            if not self._silence.cancel_called or not await self._upstream.__aexit__(*sys.exc_info()):
+                raise
+            raise TimedOut(field="idle" if self._has_spoken else "first_token") from None
+
+    def _note(self, batch: Batch) -> None:
+        """See when the next word is due; none is after the finish."""
+        for event in batch:
+            if isinstance(event, Finish):
+                self._has_finished, self._silence.deadline = True, math.inf
+            elif isinstance(event, Delta | ToolCall) and not self._has_finished:
+                self._silence.deadline = trio.current_time() + self._links[self._at].idle_s
 
     async def _break_off(self, failure: RequestFailed) -> Batch:
         """Close an attempt that failed after its first word, and let the next in line begin."""
@@ -299,6 +335,8 @@ class _Answer:
         """Seconds until the same provider is asked again; None: it is not."""
         if not failure.retryable or self._retries >= link.retries or isinstance(failure, ServerBusy):
             return None  # who has waited for a place of ours has waited long enough
+        if isinstance(failure, TimedOut) and failure.field == "first_token":
+            return None  # likewise who has waited for a word
         # With several keys it is the first of them to wake that counts.
         resting = link.keys.failure() if link.keys is not None else None
         told_s = (resting or failure).retry_after_s or 0.0

@@ -56,6 +56,25 @@ async def test_a_retry_is_told_before_it_is_waited_for(autojump_clock):
         assert trio.current_time() >= 20
 
 
+async def test_a_provider_that_falls_silent_is_replaced_before_the_answer_s_own_deadlines(autojump_clock):
+    links = [
+        Link(Scripted(script, name=name, models=("m",)), first_token_s=5.0, idle_s=5.0)
+        for name, script in (("openai", [Stall()]), ("azure", ["a", Stall()]), ("local", ["b", "c"]))
+    ]
+    async with open_server({"openai": Chain(links, Terms(restart=True))}) as server, server.peer() as peer:
+        await ask(peer)
+        messages = await peer.until("CHAT_STREAM_END")
+        assert trio.current_time() < 11
+        rows = await server.house.database.read(
+            lambda conn: conn.exec_driver_sql("SELECT provider, outcome FROM usage ORDER BY started_at").all()
+        )
+    assert kinds(messages) == ["START", "INFO", "DATA", "INFO", "START", "DATA", "END"]
+    assert messages[4]["data"]["reset"] is True
+    assert said(messages[5:]) == "bc"
+    assert messages[-1]["data"]["finishReason"] == "completed"
+    assert rows == [("openai", "TIMEOUT"), ("azure", "TIMEOUT"), ("local", "completed")]
+
+
 async def test_an_answer_in_one_piece_names_who_gave_it(autojump_clock):
     provider = chain([[Fail(DOWN)]], [["b"]])
     async with open_server({"openai": provider}) as server, server.peer() as peer:

@@ -1,10 +1,13 @@
+from math import inf
+
 import pytest
 
 from scm_trio.config import Ai, Provider
 from scm_trio.errors import ConfigError
 from scm_trio.model import Delta, Finish, Prompt, Turn
 from scm_trio.providers import catalogue
-from scm_trio.providers.catalogue import build_providers
+from scm_trio.providers.catalogue import build_providers, chain_providers
+from scm_trio.providers.fallback import Terms
 
 SCRIPTED = Provider(kind="scripted")
 
@@ -45,3 +48,15 @@ async def test_the_scripted_kind_says_the_question_back_word_by_word(autojump_cl
 
 def test_the_scripted_kind_takes_the_models_it_is_given():
     assert build(echo=Provider(kind="scripted", models=("m",)))["echo"].models == ("m",)
+
+
+def test_a_provider_is_a_member_of_chains_on_its_own_terms():
+    ai = Ai(
+        fallback=("b",),
+        providers={"a": Provider("scripted", retries=0, first_token_timeout_s=8, idle_timeout_s=15), "b": SCRIPTED},
+    )
+    chains = chain_providers(build_providers(ai, connect_timeout_s=5.0), ai, Terms())
+    first, second = chains["a"].links
+    assert (first.provider.name, first.retries, first.first_token_s, first.idle_s) == ("a", 0, 8, 15)
+    assert (second.provider.name, second.retries, second.first_token_s, second.idle_s) == ("b", 2, inf, inf)
+    assert chains["b"].links == (second,)
