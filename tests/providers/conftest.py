@@ -59,6 +59,20 @@ async def _serve(handler: Handler, stream: trio.abc.Stream) -> None:
             await handler(Peer(stream))
 
 
+def answering(*answers: bytes | tuple[bytes, ...], seen: list[bytes] | None = None) -> Handler:
+    """A server that answers each request with the next of ``answers``, noting it in ``seen``, and then closes."""
+    waiting = list(answers)
+
+    async def handler(peer: Peer) -> None:
+        while waiting and (request := await peer.request()):
+            if seen is not None:
+                seen.append(request)
+            answer = waiting.pop(0)
+            await peer.send(*([answer] if isinstance(answer, bytes) else answer))
+
+    return handler
+
+
 @define
 class MemoryNet:
     """Connections without a network; every one that is opened is served by ``handler``."""

@@ -16,6 +16,7 @@ from scm_trio.providers.connections import Dialer
 from scm_trio.providers.openai import OpenAi
 
 from . import official
+from .conftest import answering
 from .expected import SAMPLES, check, check_refusal, cut, expected_of, http_errors
 
 PROMPT = Prompt("gpt-x", (Turn("system", "Be brief."), Turn("user", "春")), temperature=0.5, max_tokens=9)
@@ -66,19 +67,10 @@ def over(dialer: Dialer, **settings: object) -> OpenAi:
 
 @pytest.fixture
 def provider_of(memory_net):
-    """Makes a provider whose server answers each request with the next of ``answers``, and then closes."""
+    """Makes a provider with an ``answering`` server."""
 
     def make(*answers: bytes | tuple[bytes, ...], seen: list[bytes] | None = None, **settings) -> OpenAi:
-        waiting = list(answers)
-
-        async def handler(peer):
-            while waiting and (request := await peer.request()):
-                if seen is not None:
-                    seen.append(request)
-                answer = waiting.pop(0)
-                await peer.send(*([answer] if isinstance(answer, bytes) else answer))
-
-        return over(memory_net.dialer(handler), **settings)
+        return over(memory_net.dialer(answering(*answers, seen=seen)), **settings)
 
     return make
 

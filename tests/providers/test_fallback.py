@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from scm_trio import config, errors
+from scm_trio import config
 from scm_trio.errors import (
     ContentFiltered,
     ContextTooLong,
@@ -15,7 +15,7 @@ from scm_trio.errors import (
     ServerBusy,
     TimedOut,
 )
-from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, FinishReason, Prompt, ToolCall, Turn, Usage
+from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, FinishReason, Prompt, ToolCall, Usage
 from scm_trio.providers.breaker import FIRST_REST_S, THRESHOLD
 from scm_trio.providers.catalogue import build_providers, chain_providers
 from scm_trio.providers.fallback import MAX_WAIT_S, Chain, Link, Terms
@@ -23,7 +23,8 @@ from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.scripted import Fail, Pause, Scripted, SlowClose, Stall
 from scm_trio.testing import cancel_at_every_step
 
-PROMPT = Prompt("m", (Turn("user", "hello"),))
+from .asking import PROMPT, ask, text
+
 DONE = Finish(FinishReason.COMPLETED)
 DOWN = ProviderUnavailable("down")
 
@@ -44,24 +45,8 @@ def chain(*providers, retries=2, **terms):
     return Chain(links, Terms(**{"jitter": lambda: 1.0, **terms}))
 
 
-async def ask(provider, prompt=PROMPT):
-    """All events and how it ended."""
-    events, failure = [], None
-    try:
-        async with provider.stream(prompt) as batches:
-            async for batch in batches:
-                events += batch
-    except errors.RequestFailed as exc:
-        failure = exc
-    return events, failure
-
-
 def attempts(events):
     return [(event.number, event.provider, event.model) for event in events if isinstance(event, Attempt)]
-
-
-def text(events):
-    return "".join(event.text for event in events if isinstance(event, Delta))
 
 
 async def test_an_answer_at_once_is_one_attempt(autojump_clock):

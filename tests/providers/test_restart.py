@@ -3,18 +3,17 @@
 import pytest
 import trio
 
-from scm_trio import errors
 from scm_trio.errors import ContentFiltered, ProviderRateLimited, ProviderRejected, ProviderUnavailable, TimedOut
-from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, FinishReason, Prompt, Restart, ToolCall, Turn, Usage
+from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, FinishReason, Prompt, Restart, ToolCall, Usage
 from scm_trio.providers.breaker import THRESHOLD
 from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.scripted import Batch, Fail, Pause, Scripted, Stall
 from scm_trio.testing import cancel_at_every_step
 
+from .asking import PROMPT, ask, text
 from .faults import dialer_to
 from .vendors import VENDORS
 
-PROMPT = Prompt("m", (Turn("user", "hello"),))
 DONE = Finish(FinishReason.COMPLETED)
 DOWN = ProviderUnavailable("down")
 CALL = ToolCall("c", "f", "{}")
@@ -30,29 +29,6 @@ def providers(*scripts, **more):
 def chain(*row, retries=0, restart=True, **terms):
     links = [Link(each, retries=retries) for each in row]
     return Chain(links, Terms(**{"jitter": lambda: 1.0, "restart": restart, **terms}))
-
-
-async def ask(provider, prompt=PROMPT):
-    """All events and how it ended."""
-    events, failure = [], None
-    try:
-        async with provider.stream(prompt) as batches:
-            async for batch in batches:
-                events += batch
-    except errors.RequestFailed as exc:
-        failure = exc
-    return events, failure
-
-
-def text(events):
-    """What a reader holds in the end."""
-    said = ""
-    for event in events:
-        if isinstance(event, Restart):
-            said = ""
-        elif isinstance(event, Delta):
-            said += event.text
-    return said
 
 
 @pytest.mark.parametrize("fault", [DOWN, ProviderRateLimited(), TimedOut(field="idle")], ids=lambda fault: fault.code)

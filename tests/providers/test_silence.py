@@ -6,17 +6,16 @@ import pytest
 import trio
 
 from scm_trio.errors import ProviderUnavailable
-from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, FinishReason, Prompt, Restart, Turn, Usage
+from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, FinishReason, Prompt, Restart, Usage
 from scm_trio.providers.breaker import THRESHOLD
 from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.scripted import Batch, Fail, Pause, Scripted, SlowClose, Stall
 from scm_trio.testing import cancel_at_every_step
 
+from .asking import PROMPT, ask, text
 from .faults import WORD, dialer_to
-from .test_restart import ask, text
 from .vendors import VENDORS
 
-PROMPT = Prompt("m", (Turn("user", "hello"),))
 WHOLE = Prompt("m", PROMPT.turns, stream=False)
 DONE = Finish(FinishReason.COMPLETED)
 FIRST_TOKEN_S, IDLE_S = 8.0, 5.0

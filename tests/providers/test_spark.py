@@ -19,6 +19,7 @@ from scm_trio.providers.spark_signing import Credentials, Endpoint
 from scm_trio.providers.spark_websocket import SparkWebSocket
 from scm_trio.providers.upstream import Upstream
 
+from .conftest import answering
 from .expected import SAMPLES, check, check_refusal, cut, http_errors
 from .spark_server import HTTP_SAMPLES
 
@@ -63,19 +64,10 @@ def over(dialer: Dialer, **settings: object) -> HttpProvider:
 
 @pytest.fixture
 def provider_of(memory_net):
-    """Makes a provider whose server answers each request with the next of ``answers``, and then closes."""
+    """Makes a provider with an ``answering`` server."""
 
     def make(*answers: bytes | tuple[bytes, ...], seen: list[bytes] | None = None, **settings) -> HttpProvider:
-        waiting = list(answers)
-
-        async def handler(peer):
-            while waiting and (request := await peer.request()):
-                if seen is not None:
-                    seen.append(request)
-                answer = waiting.pop(0)
-                await peer.send(*([answer] if isinstance(answer, bytes) else answer))
-
-        return over(memory_net.dialer(handler), **settings)
+        return over(memory_net.dialer(answering(*answers, seen=seen)), **settings)
 
     return make
 
