@@ -19,6 +19,8 @@ class RequestFailed(Exception):
         retryable: whether the same request may succeed later.
         field: what the failure is about: a field's path (``data.message``), a deadline's name, a configuration key.
         retry_after_s: seconds to wait before trying again.
+        again_here: of a provider's failure: False where it is of no use to ask the same one again, although ``retryable``.
+        elsewhere: of a provider's failure: True where another one may do better, although not ``retryable``.
         params: values for the placeholders of the code's sentence.
     """
 
@@ -37,6 +39,8 @@ class RequestFailed(Exception):
         self.detail = detail
         self.field = field
         self.retry_after_s = retry_after_s
+        self.again_here = self.retryable
+        self.elsewhere = self.retryable
         self.params = params
 
 

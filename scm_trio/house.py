@@ -31,7 +31,7 @@ from scm_trio.chat.limits import UserRates
 from scm_trio.chat.offer import Offer
 from scm_trio.chat.people import People, people_of
 from scm_trio.chat.plan import Opened
-from scm_trio.chat.prompt import estimate_tokens, fits
+from scm_trio.chat.prompt import estimate_tokens, fitted
 from scm_trio.chat.quota import Quotas
 from scm_trio.chat.run import Run
 from scm_trio.chat.searching import Search
@@ -157,7 +157,7 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
                 for provider in configured.values():
                     if isinstance(provider, Local):
                         await tasks.start(_hosted, models, provider.run)
-                terms = Terms(parts.clock.jitter, fits, streams.first_token_timeout_s, restart=config.ai.restart)
+                terms = Terms(parts.clock.jitter, fitted, streams.first_token_timeout_s, restart=config.ai.restart)
                 providers = chain_providers(configured, config.ai, terms)
             nursery = await tasks.start(_hosted, running, _runs_nursery)
             files = Files(database, folder, config.files, parts.clock.now, parts.clock.new_id)

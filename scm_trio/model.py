@@ -8,7 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from attrs import field, frozen
+import attrs
+from attrs import evolve, field, frozen
 
 Role = Literal["system", "user", "assistant"]
 MemberRole = Literal["viewer", "member", "owner"]
@@ -141,6 +142,18 @@ class Prompt:
     temperature: float | None = None
     max_tokens: int | None = None
 
+    @property
+    def has_images(self) -> bool:
+        return any(turn.images for turn in self.turns)
+
+    def without_images(self) -> Prompt:
+        """The same for who cannot see, which the turns say that had some."""
+        return evolve(self, turns=tuple(_unseen(turn) if turn.images else turn for turn in self.turns))
+
+
+def _unseen(turn: Turn) -> Turn:
+    return evolve(turn, content=f"[You cannot see the attached images.]\n\n{turn.content}", images=())
+
 
 class DeltaKind(StrEnum):
     TEXT = "text"
@@ -189,11 +202,16 @@ class Finish:
 
 @frozen
 class Attempt:
-    """A provider is about to be asked: at first (``number`` 0), again, or instead of another one."""
+    """A provider is about to be asked: at first (``number`` 0), again, or instead of another one.
+
+    Attributes:
+        is_blind: the prompt's images are kept from it.
+    """
 
     number: int
     provider: str
     model: str
+    is_blind: bool = False
 
 
 @frozen
@@ -204,11 +222,15 @@ class AttemptFailed:
         code: how it ended, an error code of the wire.
         was_accepted: whether the provider had begun to respond, so that it may charge for the prompt.
         retry_in_s: seconds until the same provider is asked again; None: it is not.
+        field: what the failure is about, as in ``RequestFailed``.
+        detail: what the vendor said, for logs.
     """
 
     code: str
     was_accepted: bool = False
     retry_in_s: float | None = None
+    field: str | None = attrs.field(default=None, eq=False)
+    detail: str = attrs.field(default="", eq=False, repr=False)
 
 
 @frozen

@@ -30,8 +30,9 @@ def choose(providers: Mapping[str, Provider], ai: Ai, provider_name: str | None,
     """
     if not providers:
         raise ProviderUnknown("no provider is configured", field="scm.ai.providers", notice="NO_PROVIDER")
-    alias = ai.aliases.get(model or ai.default_model or "")
-    if alias is not None and provider_name in {None, alias.provider}:
+    asked = model or ai.default_model or ""
+    alias = ai.aliases.get(asked)
+    if alias is not None and provider_name in {None, alias.provider} and not _lists(providers, provider_name, asked):
         provider_name, model = alias.provider, alias.model
     name = provider_name or ai.default_provider or next(iter(providers))
     provider = providers.get(name)
@@ -81,6 +82,11 @@ def choose_for(
 def _model(request: ChatRequest, session: Session) -> str | None:
     """The session's model is its provider's: whoever names another one names his model, too, or takes the default."""
     return request.model or (session.model if request.provider in (None, session.provider) else None)
+
+
+def _lists(providers: Mapping[str, Provider], name: str | None, model: str) -> bool:
+    provider = providers.get(name or "")
+    return provider is not None and model in provider.models
 
 
 def _offers(provider: Provider, model: str, ai: Ai) -> bool:

@@ -14,7 +14,7 @@ from scm_trio.chat.entries import Account, Entries, Entry, keep
 from scm_trio.chat.files import Files
 from scm_trio.chat.place import Place, place_question
 from scm_trio.chat.plan import Opened, Plan, Said
-from scm_trio.chat.prompt import build_turns, estimate_turns, without_refused
+from scm_trio.chat.prompt import answer_limit, build_turns, estimate_turns, without_refused
 from scm_trio.chat.quota import Quotas, uncontended
 from scm_trio.chat.run import Run
 from scm_trio.chat.usage import Cost
@@ -124,7 +124,7 @@ class StoreJournal:
             turns=turns,
             stream=plan.streaming,
             temperature=plan.question.temperature,
-            max_tokens=plan.question.max_tokens,
+            max_tokens=answer_limit(plan.question.max_tokens, prompt_tokens, plan.context_tokens),
         )
         unseen = not plan.takes_images and any(file.is_image for file in question.attachments)
         return Opened(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from scm_trio.errors import ContextTooLong
 from scm_trio.model import FinishReason, Image, Message, Prompt, Role, Turn
@@ -134,9 +134,19 @@ def build_turns(
     return (*head, *turns, tail)
 
 
-def fits(prompt: Prompt, context_tokens: int) -> bool:
-    """Whether a prompt that was built for another model leaves this context room for an answer."""
-    return estimate_turns(prompt.turns) <= context_tokens - _answer_room(prompt.max_tokens, context_tokens)
+def fitted(prompt: Prompt, context_tokens: int) -> Prompt | None:
+    """The prompt with no more tokens for its answer than the context has left; None: that is too little."""
+    prompt_tokens = estimate_turns(prompt.turns)
+    if prompt_tokens + _answer_room(prompt.max_tokens, context_tokens) > context_tokens:
+        return None
+    return evolve(prompt, max_tokens=answer_limit(prompt.max_tokens, prompt_tokens, context_tokens))
+
+
+def answer_limit(max_tokens: int | None, prompt_tokens: int, context_tokens: int | None) -> int | None:
+    """How many tokens to ask for: many servers refuse a request whose prompt and answer would pass the context together."""
+    if max_tokens is None or context_tokens is None:
+        return max_tokens
+    return min(max_tokens, context_tokens - prompt_tokens)
 
 
 def _answer_room(max_tokens: int | None, context_tokens: int) -> int:

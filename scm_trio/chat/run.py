@@ -270,6 +270,8 @@ class Run(Answer):
             await self._watch()
             # The provider is closed, or has had its time: nothing that it still says counts.
             reason, self.failure = self._judge()
+            if reason is FinishReason.COMPLETED and not self.log.content.strip():
+                self.notify(Notice("EMPTY_ANSWER", self.info.provider))
             spent = self.attempts.spent(prompt, self.log)
             ending = self.ending = self._make_ending(reason, self.attempts.standing or spent)
             failed = reason is FinishReason.ERROR and self.failure is not None
@@ -378,7 +380,9 @@ class Run(Answer):
         if isinstance(event, AttemptFailed):
             breaks_off = self.attempts.is_speaking(self.log)
             self.attempts.fail(event, prompt, self.log, now)
-            log.info("attempt failed", message_id=self.info.message_id, provider=asked, error=event.code)
+            told = {"message_id": self.info.message_id, "provider": asked}
+            log.info("attempt failed", **told, error=event.code, field=event.field)
+            _quote(event.detail, **told)
             if event.retry_in_s is not None:
                 self.notify(Notice("RETRYING", asked))
             if breaks_off:
@@ -389,6 +393,8 @@ class Run(Answer):
             self.attempts.begin(event, now, lambda: estimate_turns(prompt.turns))
             if event.provider != asked:
                 self.notify(Notice("FALLBACK", event.provider))
+            if event.is_blind and prompt.turns[-1].images:
+                self.notify(Notice("IMAGES_UNSEEN", event.provider))
             if self.attempts.standing is None:
                 self._name_who_speaks()
         if self.attempts.unsaved:
@@ -451,13 +457,20 @@ class Run(Answer):
             provider=self.info.provider,
             model=self.info.model,
             reason=ending.reason.value,
+            told=(self._finish.raw or "")[:64] if self._finish else None,
             error=self.failure.code if self.failure else None,
+            field=self.failure.field if self.failure else None,
             duration_s=round(ending.duration_s, 3),
             tokens=ending.usage.total_tokens,
         )
-        if self.failure is not None and self.failure.detail:
-            # A vendor's own words may quote the question: for those only who ask to see more.
-            log.debug("provider said", message_id=self.info.message_id, detail=self.failure.detail)
+        if self.failure is not None:
+            _quote(self.failure.detail, message_id=self.info.message_id, provider=self.info.provider)
+
+
+def _quote(detail: str, **where: str) -> None:
+    """Log a vendor's own words; they may quote the question, and are for those only who ask to see more."""
+    if detail:
+        log.debug("provider said", **where, detail=detail)
 
 
 def _nothing(*_: object) -> None:

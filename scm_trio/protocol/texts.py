@@ -68,6 +68,10 @@ _NOTICES: dict[str, tuple[str, str]] = {
         "{provider} 无法查看图片，只收到了图片的文件名",
         "{provider} cannot see pictures; it was told their names only",
     ),
+    "EMPTY_ANSWER": (
+        "{provider} 没有给出任何内容；问题可能太长，请缩短后重试",
+        "{provider} gave an empty answer; the question may be too long for it, try a shorter one",
+    ),
     "TOO_MANY_SESSIONS": (
         "您的会话过多（最多 {limit} 个），请先删除一些",
         "You have too many sessions (at most {limit}); delete some first",

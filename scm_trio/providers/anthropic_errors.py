@@ -14,7 +14,7 @@ from scm_trio.errors import (
     ProviderUnavailable,
     RequestFailed,
 )
-from scm_trio.providers.openai_errors import Billing, Classifier, Codes, VendorError
+from scm_trio.providers.openai_errors import Billing, Classifier, Codes, Permission, VendorError
 
 _CODES: Codes = {
     # details.error_code of a rate_limit_error
@@ -23,7 +23,7 @@ _CODES: Codes = {
     "ramp_limit_exceeded": ProviderRateLimited,
     # types
     "authentication_error": ProviderAuth,
-    "permission_error": ProviderAuth,
+    "permission_error": Permission,
     "billing_error": Billing,
     "rate_limit_error": ProviderRateLimited,
     "request_too_large": ProviderRejected,

@@ -45,7 +45,9 @@ class AnthropicReader(AnswerReader):
         for event in events:
             if self.ended:
                 break
-            if payload := self._parse(event.data, out):
+            # One of a kind that is not known yet may look like anything.
+            is_known = not event.name or event.name.decode("utf-8", "replace") in self._readers
+            if payload := self._parse(event.data, out if is_known else None):
                 kind = payload.get("type")
                 read = self._readers.get(kind) if isinstance(kind, str) else None
                 if read is not None:
@@ -77,11 +79,13 @@ class AnthropicReader(AnswerReader):
             self._fail(self.classifier.unavailable("truncated: the answer broke off"), out)
         return out
 
-    def _parse(self, data: bytes, out: _Events) -> dict[str, Any]:
+    def _parse(self, data: bytes, out: _Events | None) -> dict[str, Any]:
+        """Read an object; empty where it is none, which ends the answer unless ``out`` is None."""
         try:
             payload = tolerant_json.loads(data)
         except ValueError:
-            self._fail(self.classifier.unavailable("a part of the answer is no JSON"), out)
+            if out is not None:
+                self._fail(self.classifier.unavailable("a part of the answer is no JSON"), out)
             return {}
         return payload if isinstance(payload, dict) else {}
 

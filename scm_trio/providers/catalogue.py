@@ -17,8 +17,12 @@ from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.http_provider import HttpProvider
 from scm_trio.providers.local import local_available, local_provider
 from scm_trio.providers.openai import openai_provider
+from scm_trio.providers.places import Places
 from scm_trio.providers.scripted import Scripted, Step
 from scm_trio.providers.spark import spark_provider
+
+_OWN = frozenset({"local", "scripted"})
+"""What runs here has no vendor that minds how many ask at a time."""
 
 
 class Make(Protocol):
@@ -70,6 +74,7 @@ def _link(provider: Provider, settings: config.Provider) -> Link:
         first_token_s=_or_never(settings.first_token_timeout_s),
         idle_s=_or_never(settings.idle_timeout_s),
         keys=provider.keys if isinstance(provider, HttpProvider) else None,
+        places=None if settings.kind in _OWN else Places(provider.name, settings.max_concurrency),
     )
 
 

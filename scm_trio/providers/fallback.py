@@ -28,6 +28,7 @@ from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, Prompt, Restar
 from scm_trio.providers.base import Batch, Provider
 from scm_trio.providers.breaker import Breaker, Breakers
 from scm_trio.providers.keys import KeyRing
+from scm_trio.providers.places import Places
 from scm_trio.providers.vendor_lists import Lister
 
 MAX_WAIT_S = 30.0
@@ -35,8 +36,8 @@ MAX_WAIT_S = 30.0
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 8.0
 
-Fits = Callable[[Prompt, int], bool]
-"""Whether a prompt and its answer have room in a context of so many tokens."""
+Fit = Callable[[Prompt, int], Prompt | None]
+"""A prompt that leaves its answer room in a context of so many tokens; None: it has none itself."""
 
 
 @frozen
@@ -45,10 +46,10 @@ class Link:
 
     Attributes:
         retries: how often it is asked again before its first word.
-        first_token_s: an attempt to stream that stays silent for so long has failed; the time that it waits for one of our
-            own places counts.
+        first_token_s: an attempt to stream that stays silent for so long, once it has its place, has failed.
         idle_s: a stream that says nothing new for so long has broken off.
         keys: its keys, where it has some; a refused one is replaced by the next, which counts as no retry.
+        places: one is held while it is asked, where they are counted.
     """
 
     provider: Provider
@@ -56,6 +57,7 @@ class Link:
     first_token_s: float = math.inf
     idle_s: float = math.inf
     keys: KeyRing | None = None
+    places: Places | None = None
     breakers: Breakers = field(factory=Breakers)
 
     def model_for(self, asked: str) -> str:
@@ -85,13 +87,13 @@ class Terms:
 
     Attributes:
         jitter: a number from 0 to 1, at random.
-        fits: skips providers whose context is too small.
+        fit: makes a prompt fit another provider's context than the one that it was made for.
         patience_s: a streamed answer that is given up after so long without a word is its provider's failure.
         restart: an answer that breaks off after its first word begins anew at the next provider.
     """
 
     jitter: Callable[[], float] = random.random
-    fits: Fits = lambda _prompt, _tokens: True
+    fit: Fit = lambda prompt, _tokens: prompt
     patience_s: float = 60.0
     restart: bool = False
 
@@ -153,7 +155,7 @@ class _Answer:
     def __init__(self, links: tuple[Link, ...], terms: Terms, prompt: Prompt, upstream: AsyncExitStack) -> None:
         self._links = links
         self._terms = terms
-        self._prompt = prompt
+        self._prompt = self._asking = prompt
         self._upstream = upstream
         self._began_at = self._asked_at = trio.current_time()
         self._number = -1
@@ -190,7 +192,7 @@ class _Answer:
         """The reader goes. A provider that stayed silent for the whole of his patience has failed."""
         if self._breaker is not None:
             now = trio.current_time()
-            if self._prompt.stream and now - self._began_at >= self._terms.patience_s:
+            if self._prompt.stream and now - self._asked_at >= self._terms.patience_s:
                 self._breaker.fail(now, probe=self._is_probe)
             else:
                 self._breaker.abandon(probe=self._is_probe)
@@ -205,12 +207,15 @@ class _Answer:
             link = self._links[self._at]
             model = self._model()
             blocked = link.blocked(model, trio.current_time())
-            if blocked is None and self._fits(link):
+            prompt = self._fitted(link)
+            if blocked is None and prompt is not None:
+                is_blind = prompt.has_images and not link.provider.takes_images
+                self._asking = evolve(prompt.without_images() if is_blind else prompt, model=model)
                 self._breaker = link.breakers.of(model)
                 self._is_probe = self._breaker.begin()
                 self._number += 1
                 self._asked_at = trio.current_time()
-                return (Attempt(self._number, link.provider.name, model),)
+                return (Attempt(self._number, link.provider.name, model, is_blind),)
             self._failure = self._failure or blocked
             self._next_link()
         self._is_over = True
@@ -250,7 +255,7 @@ class _Answer:
                 raise ProviderUnavailable(f"{self._links[self._at].provider.name}: ended without a finish")
         except RequestFailed as exc:
             is_last = not self._terms.restart or self._at + 1 == len(self._links)
-            if self._has_finished or not exc.retryable or is_last:
+            if self._has_finished or not exc.elsewhere or is_last:
                 raise
             return await self._break_off(exc)
         if batch is None:
@@ -264,21 +269,26 @@ class _Answer:
         Raises:
             RequestFailed: it failed, or (``TimedOut``) stayed silent for too long.
         """
-        link = self._links[self._at]
         try:
             if self._events is None:
-                # Around all of the attempt: what a provider opens on entering is open until it is left.
-                self._silence = self._upstream.enter_context(trio.CancelScope())
-                # A whole body comes at the end: only the answer's own total deadline can judge it.
-                self._silence.deadline = self._asked_at + link.first_token_s if self._prompt.stream else math.inf
-                prompt = evolve(self._prompt, model=self._model())
-                self._events = await self._upstream.enter_async_context(link.provider.stream(prompt))
+                self._events = await self._open(self._links[self._at])
             return await anext(self._events, None)
         except (trio.Cancelled, BaseExceptionGroup):
             # Only by leaving the attempt with what ended it can its scope take the cancel back.
             if not self._silence.cancel_called or not await self._upstream.__aexit__(*sys.exc_info()):
                 raise
             raise TimedOut(field="idle" if self._has_spoken else "first_token") from None
+
+    async def _open(self, link: Link) -> AsyncIterator[Batch]:
+        self._silence = trio.CancelScope()
+        if link.places is not None:
+            await self._upstream.enter_async_context(link.places.one())
+        self._asked_at = trio.current_time()
+        # Around all of the attempt: what a provider opens on entering is open until it is left.
+        self._upstream.enter_context(self._silence)
+        # A whole body comes at the end: only the answer's own total deadline can judge it.
+        self._silence.deadline = self._asked_at + (link.first_token_s if self._prompt.stream else math.inf)
+        return await self._upstream.enter_async_context(link.provider.stream(self._asking))
 
     def _note(self, batch: Batch) -> None:
         """See when the next word is due; none is after the finish."""
@@ -295,13 +305,14 @@ class _Answer:
         self._failure, self._stands = failure, True
         self._began_at = trio.current_time()
         self._next_link()
-        return (AttemptFailed(failure.code, was_accepted=True),)
+        return (AttemptFailed(failure.code, True, None, failure.field, failure.detail),)
 
     async def _fail(self, failure: RequestFailed, breaker: Breaker) -> Batch:
         """Close the attempt, decide what comes next, and tell it."""
-        link, was_accepted = self._links[self._at], self._events is not None
+        # A filter has read the question: vendors charge for that.
+        link, was_accepted = self._links[self._at], self._events is not None or isinstance(failure, ContentFiltered)
         await self._close()
-        another_key = link.has_another_key(failure) and self._rotations < len(link.keys or ())
+        another_key = link.has_another_key(failure) and self._rotations + 1 < len(link.keys or ())
         now = trio.current_time()
         if another_key or isinstance(failure, ServerBusy):  # the latter says nothing about the vendor
             breaker.abandon(probe=self._is_probe)
@@ -323,7 +334,7 @@ class _Answer:
         else:
             self._failure = (self._failure if self._stands else None) or failure
             self._is_over = True
-        return (AttemptFailed(failure.code, was_accepted, retry_in_s),)
+        return (AttemptFailed(failure.code, was_accepted, retry_in_s, failure.field, failure.detail),)
 
     async def _close(self) -> None:
         self._events = None
@@ -333,22 +344,36 @@ class _Answer:
 
     def _retry_in_s(self, link: Link, failure: RequestFailed, now: float) -> float | None:
         """Seconds until the same provider is asked again; None: it is not."""
-        if not failure.retryable or self._retries >= link.retries or isinstance(failure, ServerBusy):
+        if not (failure.retryable and failure.again_here) or self._retries >= link.retries:
+            return None
+        if isinstance(failure, ServerBusy):
             return None  # who has waited for a place of ours has waited long enough
         if isinstance(failure, TimedOut) and failure.field == "first_token":
             return None  # likewise who has waited for a word
         # With several keys it is the first of them to wake that counts.
         resting = link.keys.failure() if link.keys is not None else None
         told_s = (resting or failure).retry_after_s or 0.0
-        if told_s > MAX_WAIT_S or link.breakers.of(self._model()).wait_s(now):
+        if told_s > (MAX_BACKOFF_S if self._somebody_else(now) else MAX_WAIT_S) or link.breakers.of(
+            self._model()
+        ).wait_s(now):
             return None
-        return told_s + self._terms.jitter() * min(FIRST_BACKOFF_S * (1 << self._retries), MAX_BACKOFF_S)
+        wait_s = told_s + self._terms.jitter() * min(FIRST_BACKOFF_S * (1 << self._retries), MAX_BACKOFF_S)
+        # Else the answer's deadline would pass in the wait, and hide why.
+        is_in_time = not self._prompt.stream or now + wait_s < self._began_at + self._terms.patience_s
+        return wait_s if is_in_time else None
+
+    def _somebody_else(self, now: float) -> bool:
+        """Whether there is another link that can be asked at once."""
+        return any(
+            link.blocked(link.model_for(self._prompt.model), now) is None and self._fitted(link) is not None
+            for link in self._links[self._at + 1 :]
+        )
 
     def _may_go_on(self, failure: RequestFailed) -> bool:
         """Whether somebody else could do better: the failure is about the provider, not about the question."""
         if self._at:
             return not isinstance(failure, ContentFiltered)
-        return failure.retryable or isinstance(failure, ProviderAuth)
+        return failure.elsewhere or isinstance(failure, ProviderAuth)
 
     def _next_link(self) -> None:
         self._at += 1
@@ -357,7 +382,9 @@ class _Answer:
     def _model(self) -> str:
         return self._links[self._at].model_for(self._prompt.model) if self._at else self._prompt.model
 
-    def _fits(self, link: Link) -> bool:
+    def _fitted(self, link: Link) -> Prompt | None:
         """The primary's context is what the prompt was trimmed for."""
         tokens = link.provider.context_tokens
-        return not self._at or tokens is None or self._terms.fits(self._prompt, tokens)
+        if link is self._links[0] or tokens is None:
+            return self._prompt
+        return self._terms.fit(self._prompt, tokens)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
 
 from scm_trio.errors import ProviderAuth, ProviderRateLimited, ProviderRejected, RequestFailed, ResponseTooLarge
 from scm_trio.model import Prompt
@@ -86,8 +86,6 @@ class HttpProvider:
     @asynccontextmanager
     async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[base.Batch]]:
         """Ask; see ``base.Provider``."""
-        if not self.takes_images:
-            prompt = _without_images(prompt)
         identity = self._authorize()
         secrets = _secrets(identity)
         reader = self._dialect.reader(self.name, prompt, (*secrets, *self._upstream.secrets))
@@ -99,7 +97,9 @@ class HttpProvider:
                 raise failure
             if response.media_type in {"text/html", "application/xhtml+xml"}:
                 # A wrong address, or a portal in between: trying again would bring the same page.
-                raise ProviderRejected(f"{self.name}: a web page instead of an answer")
+                failure = ProviderRejected(f"{self.name}: a web page instead of an answer")
+                failure.elsewhere = True
+                raise failure
             # A server may answer a request for a stream in one body; one that wants to stream says so.
             if response.media_type == "application/json" or not (prompt.stream or _is_event_stream(response)):
                 yield _Whole(response, reader, partial(self._note, secrets))
@@ -196,12 +196,6 @@ class _Streamed(_Answer):
         with trio.move_on_at(self._tail_ends_at):
             return await anext(self._response, None)
         return None
-
-
-def _without_images(prompt: Prompt) -> Prompt:
-    if not any(turn.images for turn in prompt.turns):
-        return prompt
-    return evolve(prompt, turns=tuple(evolve(turn, images=()) for turn in prompt.turns))
 
 
 def _secrets(identity: Mapping[str, str]) -> tuple[str, ...]:

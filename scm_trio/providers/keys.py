@@ -64,8 +64,11 @@ class KeyRing:
         )
 
     def refuse(self, used: Collection[str], failure: RequestFailed) -> None:
-        """Let the key among the ``used`` secrets rest, because of a ``ProviderAuth`` or ``ProviderRateLimited``."""
-        if len(self._keys) < 2:
+        """Let the key among the ``used`` secrets rest, because of a ``ProviderAuth`` or ``ProviderRateLimited``.
+
+        One that is right, and only may not have what was asked for, does not.
+        """
+        if len(self._keys) < 2 or failure.field == "permission":
             return
         if isinstance(failure, ProviderAuth):
             rest_s = REFUSED_REST_S

@@ -1,7 +1,8 @@
 """What OpenAI and the many servers like it say when they refuse, as this house's failures.
 
-Pure apart from the date in ``retry-after``. Three rules that are not obvious:
+Pure apart from the date in ``retry-after``. Four rules that are not obvious:
 
+- What a key may not have (a model, a region) is ``ProviderAuth`` with ``field="permission"``: other requests may go well.
 - A billing stop (no credit, a spend limit, an account in arrears) is ``ProviderAuth`` with ``field="quota"``: like a wrong
   key it does not go away by waiting, concerns the key rather than the request, and needs the operator.
 - Codes mean different things at different vendors (``insufficient_quota``), so a vendor's own table comes first.
@@ -35,6 +36,10 @@ Codes = Mapping[str, type[RequestFailed]]
 
 class Billing(ProviderAuth):
     """Stands for a billing stop in tables of codes."""
+
+
+class Permission(ProviderAuth):
+    """Stands in tables of codes for a key that is right, and may not have what was asked for."""
 
 
 _CODES: Codes = {
@@ -75,11 +80,11 @@ _REJECTED = frozenset({"invalid_request_error", "BadRequestError", "not_supporte
 _STATUSES: Mapping[int, type[RequestFailed]] = {
     401: ProviderAuth,
     402: Billing,
-    403: ProviderAuth,
+    403: Permission,
     408: ProviderUnavailable,
     409: ProviderUnavailable,
     429: ProviderRateLimited,
-    434: ProviderAuth,  # Zhipu: no permission
+    434: Permission,  # Zhipu
     501: ProviderRejected,
 }
 _TOO_LONG = re.compile(
@@ -119,12 +124,18 @@ class Classifier:
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> RequestFailed:
         """Return the failure for an HTTP answer that is not a success."""
-        error = _error_in_body(body)
-        kind = _overruled(headers.get("x-should-retry"), self._kind(error, status))
+        error = error_in_body(body)
+        kind = self._kind(error, status)
+        should_retry = headers.get("x-should-retry")
+        if should_retry == "true" and kind is ProviderRejected:
+            kind = ProviderUnavailable
         wait_s = retry_after_s(headers)
         if wait_s is None and (match := _WAIT.search(error.message)):
             wait_s = min(float(match[1]), MAX_WAIT_S)
-        return self._failure(kind, error, f"status {status}", wait_s)
+        failure = self._failure(kind, error, f"status {status}", wait_s)
+        if should_retry == "false":
+            failure.again_here = False
+        return failure
 
     def failed(self, error: VendorError) -> RequestFailed:
         """Return the failure for an error inside an answer whose status was 200."""
@@ -141,6 +152,8 @@ class Classifier:
         detail = redacted(f"{self.name}: {words}", self.secrets)
         if kind is Billing:
             return ProviderAuth(detail, field="quota", retry_after_s=wait_s)
+        if kind is Permission:
+            return ProviderAuth(detail, field="permission", retry_after_s=wait_s)
         if kind is ModelUnknown:
             return ModelUnknown(detail, retry_after_s=wait_s, model=self.model)
         return kind(detail, retry_after_s=wait_s)
@@ -176,14 +189,17 @@ def error_in(payload: Any) -> VendorError | None:
         return _vendor_error(error)
     if payload.get("object") == "error":  # older vLLM: no wrapper
         return _vendor_error(payload)
-    if str(payload.get("code") or 0) != "0" and not payload.get("choices"):  # Spark: a code of its own at the top
-        return _vendor_error(payload)
-    return None
+    return None if payload.get("choices") else own_code_in(payload)
+
+
+def own_code_in(payload: dict[str, Any]) -> VendorError | None:
+    """Return the error that a code at the top of a chunk or a body tells, as Spark's do; 0 is none."""
+    return None if str(payload.get("code") or 0) == "0" else _vendor_error(payload)
 
 
 def error_field(value: bytes) -> VendorError:
     """Return the error in an event's field called ``error``."""
-    return _error_in_body(b'{"error":%b}' % value) if value.startswith(b"{") else VendorError(_text(value))
+    return error_in_body(b'{"error":%b}' % value) if value.startswith(b"{") else VendorError(_text(value))
 
 
 def _vendor_error(error: Any) -> VendorError:
@@ -202,7 +218,8 @@ def _inner_code(error: dict[str, Any]) -> object:
     return None
 
 
-def _error_in_body(body: bytes) -> VendorError:
+def error_in_body(body: bytes) -> VendorError:
+    """Return the error that a body is, which is known to be one, whatever it looks like."""
     try:
         payload = tolerant_json.loads(body)
     except ValueError:
@@ -212,12 +229,3 @@ def _error_in_body(body: bytes) -> VendorError:
 
 def _text(body: bytes) -> str:
     return body.decode("utf-8", "replace").strip()
-
-
-def _overruled(should_retry: str | None, kind: type[RequestFailed]) -> type[RequestFailed]:
-    """Let ``x-should-retry`` have the last word on what waiting may help against."""
-    if should_retry == "false" and kind.retryable:
-        return ProviderRejected
-    if should_retry == "true" and kind is ProviderRejected:
-        return ProviderUnavailable
-    return kind

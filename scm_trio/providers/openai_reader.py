@@ -9,7 +9,7 @@ from scm_trio.errors import RequestFailed
 from scm_trio.model import DeltaKind, FinishReason, ProviderEvent, Usage
 from scm_trio.providers import tolerant_json
 from scm_trio.providers.answer_reader import AnswerReader, count
-from scm_trio.providers.openai_errors import Classifier, VendorError, error_field, error_in
+from scm_trio.providers.openai_errors import Classifier, VendorError, error_field, error_in, error_in_body
 from scm_trio.providers.sse import SseEvent
 from scm_trio.providers.think_tags import ThinkTags
 
@@ -48,6 +48,8 @@ class OpenAiReader(AnswerReader):
                 break
             if event.error:
                 self._fail(self.classifier.failed(error_field(event.error)), out)
+            elif event.name == b"error":
+                self._fail(self.classifier.failed(error_in_body(event.data)), out)
             elif event.data.startswith(_DONE):
                 self._end(out, marked=True)
             else:
@@ -76,11 +78,10 @@ class OpenAiReader(AnswerReader):
             return
         if not isinstance(chunk, dict):
             return
-        choices = chunk.get("choices")
-        # What has choices and no error is no error in any of its shapes: nearly every chunk.
-        if (not choices or "error" in chunk) and (error := error_in(chunk)) is not None:
+        if (error := self._error_in(chunk)) is not None:
             self._fail(self.classifier.failed(error), out)
             return
+        choices = chunk.get("choices")
         usage = chunk.get("usage")
         # The first choice is the only one: more are never asked for.
         if choices and isinstance(choices, list) and isinstance(choice := choices[0], dict):
@@ -92,6 +93,10 @@ class OpenAiReader(AnswerReader):
             usage = usage or choice.get("usage")
         if usage:
             self._usage = _usage(usage) or self._usage
+
+    def _error_in(self, chunk: dict[str, Any]) -> VendorError | None:
+        # What has choices and no error is no error in any of its shapes: nearly every chunk.
+        return None if chunk.get("choices") and "error" not in chunk else error_in(chunk)
 
     def _read_delta(self, delta: dict[str, Any], out: list[ProviderEvent]) -> None:
         # Some servers send both, with the same text.

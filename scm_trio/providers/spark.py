@@ -119,9 +119,7 @@ def _over_websocket(
     except ModelUnknown as exc:
         model = exc.params["model"]
         raise ConfigError(f"provider {name}: no URL is known for {model!r}; give it a base-url") from exc
-    upstream = SocketUpstream(
-        name, connect_timeout_s=connect_timeout_s, max_concurrency=settings.max_concurrency, dialer=dialer
-    )
+    upstream = SocketUpstream(name, connect_timeout_s=connect_timeout_s, dialer=dialer)
     return SparkWebSocket(upstream, application, models=settings.models, context_tokens=settings.context_tokens)
 
 

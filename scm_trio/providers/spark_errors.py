@@ -15,11 +15,15 @@ from scm_trio.errors import (
     ProviderUnavailable,
     RequestFailed,
 )
-from scm_trio.providers.openai_errors import Billing, Classifier, Codes, VendorError
+from scm_trio.providers.openai_errors import Billing, Classifier, Codes, Permission, VendorError
 
 
 class _ClockSkew(ProviderAuth):
     """Stands for a signature whose date is too far from the server's."""
+
+
+class _Unknown(ProviderRejected):
+    """Stands for a code that is in no table."""
 
 
 _CODES: Codes = {
@@ -32,13 +36,13 @@ _CODES: Codes = {
     # Audits of the question, the answer, the conversation and its images.
     **dict.fromkeys(("10013", "10014", "10019", "10021", "10022"), ContentFiltered),
     # Blacklisted, not enabled. 11200 may be a used-up volume as well.
-    **dict.fromkeys(("10015", "10016", "11200", "11500"), ProviderAuth),
+    **dict.fromkeys(("10015", "11200", "11500"), ProviderAuth),
+    "10016": Permission,
     **dict.fromkeys(("10163", "10404", "11501"), ProviderRejected),
     "10907": ContextTooLong,
     "11201": Billing,
     **dict.fromkeys(("11202", "11203"), ProviderRateLimited),
 }
-_OWN_CODE = re.compile(r"\d{5}")
 _BAD_DATE = re.compile(r"valid date or x-date header", re.IGNORECASE)
 
 
@@ -52,13 +56,20 @@ class SparkClassifier(Classifier):
         if _BAD_DATE.search(error.message):
             return _ClockSkew
         kind = super()._kind(error, status)
-        if kind is ProviderUnavailable and _OWN_CODE.fullmatch(error.code) and error.code not in self.codes:
-            return ProviderRejected  # nobody knows what trying again would cost
-        return kind
+        return _Unknown if kind is ProviderUnavailable and self._is_unknown(error.code) else kind
+
+    def _is_unknown(self, code: str) -> bool:
+        """Whether it is one of Spark's own codes, rather than a status, that its documents do not have."""
+        return code.isdecimal() and not 400 <= int(code) < 600 and code not in self.codes
 
     def _failure(
         self, kind: type[RequestFailed], error: VendorError, where: str, wait_s: float | None = None
     ) -> RequestFailed:
+        if kind is _Unknown:
+            # Nobody knows what trying again would cost.
+            failure = super()._failure(ProviderRejected, error, where, wait_s)
+            failure.elsewhere = True
+            return failure
         if kind is not _ClockSkew:
             return super()._failure(kind, error, where, wait_s)
         asked = evolve(error, message=f"{error.message} (is this machine's clock right?)")

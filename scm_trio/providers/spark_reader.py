@@ -8,7 +8,7 @@ from typing import Any
 from scm_trio.model import DeltaKind, FinishReason, ProviderEvent, Usage
 from scm_trio.providers import tolerant_json
 from scm_trio.providers.answer_reader import AnswerReader, count
-from scm_trio.providers.openai_errors import Classifier, VendorError, error_in
+from scm_trio.providers.openai_errors import Classifier, VendorError, error_in, own_code_in
 from scm_trio.providers.openai_reader import OpenAiReader
 from scm_trio.providers.sse import SseEvent
 
@@ -46,7 +46,7 @@ class SparkReader(AnswerReader):
         for text in texts if isinstance(texts, list) else ():
             if isinstance(text, dict):
                 self._read_text(text, out)
-        if header.get("status", choices.get("status")) == _LAST:
+        if _LAST in (header.get("status"), choices.get("status")):
             self._end(out)
         return out
 
@@ -91,6 +91,10 @@ class SparkHttpReader(OpenAiReader):
     def __init__(self, classifier: Classifier, max_tokens: int | None = None) -> None:
         super().__init__(classifier)
         self._max_tokens = max_tokens
+
+    def _error_in(self, chunk: dict[str, Any]) -> VendorError | None:
+        # What an audit has refused comes with its code, and must not be shown.
+        return own_code_in(chunk) or super()._error_in(chunk)
 
     def _finish(self, reason: FinishReason, out: _Events) -> None:
         if self._raw_reason is None:

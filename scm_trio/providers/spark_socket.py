@@ -14,7 +14,6 @@ from wsproto.utilities import ProtocolError
 from scm_trio.errors import ProviderUnavailable, ResponseTooLarge, TimedOut
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.openai_errors import Classifier
-from scm_trio.providers.places import Places
 from scm_trio.providers.spark_signing import Endpoint
 from scm_trio.providers.spark_wire import MAX_FRAME_BYTES, HandshakeCut, Wire
 
@@ -41,18 +40,13 @@ class Call:
 
 
 class SocketUpstream:
-    """One vendor's WebSocket server: limits, deadlines and failures in this house's words.
-
-    Attributes:
-        places: to be held by whoever opens a connection.
-    """
+    """One vendor's WebSocket server: limits, deadlines and failures in this house's words."""
 
     def __init__(
         self,
         name: str,
         *,
         connect_timeout_s: float = 10.0,
-        max_concurrency: int = 64,
         dialer: Dialer | None = None,
     ) -> None:
         """Prepare without connecting.
@@ -60,12 +54,10 @@ class SocketUpstream:
         Args:
             name: the provider's name, for failures.
             connect_timeout_s: for TCP, TLS and the WebSocket's handshake together.
-            max_concurrency: connections at a time; further ones wait.
             dialer: opens connections; given in tests.
         """
         self.name = name
         self._connect_timeout_s = connect_timeout_s
-        self.places = Places(name, max_concurrency)
         self._dialer = dialer or Dialer()
 
     @asynccontextmanager

@@ -88,13 +88,11 @@ class SparkWebSocket:
     async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[base.Batch]]:
         """Ask; see ``base.Provider``."""
         frame = self._application.frame(prompt)
-        async with self._upstream.places.one():
-            # Signed when it is this question's turn: a signature gets old.
-            call = self._application.call(self.name, prompt)
-            reader = SparkReader(call.classifier, prompt.max_tokens)
-            async with self._upstream.open(call) as socket:
-                await socket.send(frame)
-                yield _Answer(socket, reader, as_one=not prompt.stream)
+        call = self._application.call(self.name, prompt)
+        reader = SparkReader(call.classifier, prompt.max_tokens)
+        async with self._upstream.open(call) as socket:
+            await socket.send(frame)
+            yield _Answer(socket, reader, as_one=not prompt.stream)
 
     async def aclose(self) -> None:
         """Do nothing: no connection outlives its answer."""

@@ -14,7 +14,6 @@ from scm_trio import __version__, config
 from scm_trio.errors import ConfigError, ProviderUnavailable, RequestFailed, ResponseTooLarge, TimedOut
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
-from scm_trio.providers.places import Places
 
 MAX_BODY_BYTES = 1_048_576
 """Of an answer that comes as one body."""
@@ -49,7 +48,6 @@ class Upstream:
         base_url: str,
         *,
         connect_timeout_s: float = 10.0,
-        max_concurrency: int = 64,
         headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
@@ -59,7 +57,6 @@ class Upstream:
             name: the provider's name, for failures.
             base_url: ``http`` or ``https``; paths are appended to it.
             connect_timeout_s: for TCP and TLS together.
-            max_concurrency: requests at a time; further ones wait for a while.
             headers: sent with every request.
             transport: something else than HTTP/1.1 with the system's certificate authorities, as in tests.
 
@@ -69,7 +66,6 @@ class Upstream:
         self.name = name
         self._base_url = _checked_url(name, base_url)
         self._extensions = {"timeout": {"connect": connect_timeout_s}}
-        self._places = Places(name, max_concurrency)
         self._headers = headers or {}
         # A short one would take harmless words with it.
         self.secrets = tuple(value for value in self._headers.values() if len(value) >= LEAST_SECRET_CHARS)
@@ -83,7 +79,6 @@ class Upstream:
         On leaving, the connection is closed, or idle if the body was read to its end.
 
         Raises (on entering):
-            ServerBusy: too many requests are running, and none ended in time.
             TimedOut: no connection in time (``field`` = ``connect``).
             ProviderUnavailable: no connection, or one that broke or spoke no HTTP.
         """
@@ -99,12 +94,11 @@ class Upstream:
 
     @asynccontextmanager
     async def _exchange(self, request: httpx.Request) -> AsyncIterator[UpstreamResponse]:
-        async with self._places.one():
-            response = await self._send(request)
-            try:
-                yield response
-            finally:
-                await response.aclose()
+        response = await self._send(request)
+        try:
+            yield response
+        finally:
+            await response.aclose()
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -198,7 +192,6 @@ def configured_upstream(
         name,
         base_url,
         connect_timeout_s=connect_timeout_s,
-        max_concurrency=settings.max_concurrency,
         headers=settings.more_headers,
         transport=Http1Transport(dialer),
     )

@@ -61,6 +61,8 @@ def test_provider_and_model_are_the_askers_or_the_defaults(ai, asked, expected):
         (Ai(aliases=ALIASES), {"model": "f-1"}, ("open", "f-1")),
         (Ai(aliases=ALIASES), {"model": "f-1", "provider": "first"}, ("first", "f-1")),
         (Ai(aliases=ALIASES), {"model": "listed", "provider": "second"}, ("second", "listed")),
+        (Ai(aliases={"f-1": Alias("first", "f-2")}), {"model": "f-1"}, ("first", "f-2")),
+        (Ai(aliases={"f-1": Alias("first", "f-2")}), {"model": "f-1", "provider": "first"}, ("first", "f-1")),
         # An alias of an alias is none.
         (Ai(aliases={"a": Alias("open", "fast"), "fast": Alias("first", "f-2")}), {"model": "fast"}, ("first", "f-2")),
         # A default may be an alias, which then names the provider as well.

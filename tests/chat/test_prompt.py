@@ -1,4 +1,5 @@
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -7,12 +8,14 @@ from scm_trio.chat.prompt import (
     TURN_OVERHEAD_TOKENS,
     Document,
     Said,
+    answer_limit,
     build_turns,
     estimate_tokens,
     estimate_turns,
+    fitted,
 )
 from scm_trio.errors import ContextTooLong
-from scm_trio.model import Image, Turn
+from scm_trio.model import Image, Prompt, Turn
 
 
 def message(role, content):
@@ -96,6 +99,22 @@ def test_a_wish_for_a_long_answer_leaves_half_of_the_context_to_the_prompt():
     assert build([], "问" * 100, context=256, most=100_000) == (Turn("user", "问" * 100),)
     with pytest.raises(ContextTooLong):
         build([], "问" * 130, context=256, most=100_000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "prompt_tokens", "context", "sent"),
+    [(None, 100, 256, None), (500, 100, None, 500), (50, 100, 256, 50), (6000, 4000, 8192, 4192), (500, 0, 256, 256)],
+)
+def test_no_more_is_asked_for_than_the_prompt_leaves(asked, prompt_tokens, context, sent):
+    assert answer_limit(asked, prompt_tokens, context) == sent
+
+
+def test_a_prompt_is_made_to_fit_another_model_or_does_not():
+    prompt = Prompt("m", (Turn("user", "问" * 96),), max_tokens=1000)
+    assert fitted(prompt, 256).max_tokens == 156
+    assert fitted(prompt, 200).max_tokens == 100
+    assert fitted(prompt, 198) is None
+    assert fitted(evolve(prompt, max_tokens=None), 200).max_tokens is None
 
 
 texts = st.lists(st.text("ab 供应链", min_size=0, max_size=300), max_size=8)

@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.e2e.client import chatting
-from tests.e2e.process import ServerProcess, token
+from tests.e2e.process import ServerProcess, token, until
 from tests.e2e.seed_samples import PLAIN, vue_script
-from tests.e2e.upstream import ANSWER, FIRST, FakeUpstream
+from tests.e2e.upstream import ANSWER, FIRST, SLOW, FakeUpstream
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -178,6 +178,26 @@ def test_the_chat_page_streams_and_stops(
     page.screenshot(path=picture)
     assert picture.stat().st_size > 0
     assert troubles == []
+
+
+def test_the_chat_page_tells_that_the_provider_is_asked_again_until_it_answers(
+    server: ServerProcess, upstream: FakeUpstream, page: Page
+) -> None:
+    page.goto(f"{server.base_url}/#token={token('patient-user')}")
+    page.locator("#question").fill("busy page")
+    expect(page.locator("#send")).to_be_enabled(timeout=PATIENCE_MS)
+    page.locator("#send").click()
+    note = page.locator(".answer .note")
+    expect(note).to_have_text("openai 暂时没有回答，正在重试", timeout=PATIENCE_MS)
+    expect(note).to_be_visible()
+    upstream.asked("busy page")
+    until(lambda: len([each for each in upstream.exchanges if each.question == "busy page"]) == 2, "the second try")
+    exchange = upstream.asked("busy page")
+    exchange.step(1)
+    expect(page.locator(".answer .text")).not_to_be_empty(timeout=PATIENCE_MS)
+    expect(note).to_be_hidden()
+    exchange.step(len(SLOW) + 1)
+    expect(page.locator(".answer")).to_have_attribute("aria-busy", "false", timeout=PATIENCE_MS)
 
 
 def test_the_chat_page_goes_on_after_a_reload(server: ServerProcess, upstream: FakeUpstream, page: Page) -> None:

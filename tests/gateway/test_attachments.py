@@ -8,8 +8,10 @@ from attrs import evolve
 from sqlalchemy import delete
 
 from scm_trio.config import Files
+from scm_trio.errors import ProviderUnavailable
 from scm_trio.model import Image
-from scm_trio.providers.scripted import Scripted
+from scm_trio.providers.fallback import Chain, Link
+from scm_trio.providers.scripted import Fail, Scripted
 from scm_trio.store import files, messages, schema
 from scm_trio.testing import open_server, quiet_config
 
@@ -48,8 +50,8 @@ class Hall:
 @pytest.fixture
 def opened(tmp_path):
     @asynccontextmanager
-    async def open_hall(*, takes_images: bool = True, **more):
-        provider = evolve(Scripted(["ok"], takes_images=takes_images), **more)
+    async def open_hall(*, takes_images: bool = True, provider=None, **more):
+        provider = provider or evolve(Scripted(["ok"], takes_images=takes_images), **more)
         config = quiet_config(files=Files(path=str(tmp_path / "files"), orphan_age_s=600.0))
         async with open_server({"eyes": provider}, config) as server:
             yield Hall(server, provider)
@@ -80,6 +82,24 @@ async def test_a_model_that_takes_none_is_told_of_it_and_so_is_the_asker(opened,
 
         again = await answer(peer, "And now?", "r2")
         assert "INFO" not in [each["type"] for each in again]
+
+
+async def test_a_provider_that_answers_instead_and_takes_none_is_told_and_so_is_the_asker(opened, autojump_clock):
+    blind = Scripted(["b"], name="blind", models=("m",))
+    first = Scripted([Fail(ProviderUnavailable())], name="scripted", models=("scripted-1",), takes_images=True)
+    provider = Chain([Link(first, retries=0), Link(blind)])
+    async with opened(provider=provider) as hall, hall.server.peer() as peer:
+        file_id = await hall.upload(PNG, "a.png")
+        told = await answer(peer, "What is this?", attachments=[file_id])
+        infos = [each["data"]["code"] for each in told if each["type"] == "INFO"]
+        assert infos == ["FALLBACK", "IMAGES_UNSEEN"]
+        (turn,) = blind.prompts[-1].turns
+        assert turn.images == ()
+        assert turn.content == ('[You cannot see the attached images.]\n\n[Attached image: "a.png"]\n\nWhat is this?')
+        assert first.prompts[-1].turns[0].images == (Image("image/png", PNG),)
+
+        again = await answer(peer, "And now?", "r2")
+        assert "IMAGES_UNSEEN" not in [each["data"]["code"] for each in again if each["type"] == "INFO"]
 
 
 async def test_a_text_is_quoted_and_a_pdf_is_named(opened, autojump_clock):

@@ -10,7 +10,7 @@ from scm_trio.errors import ProviderUnavailable
 from scm_trio.model import Finish, FinishReason, Usage
 from scm_trio.providers.scripted import Batch, Fail, Pause, Reasoning, Scripted, SlowClose, Stall
 
-from .serving import answer, ask, check_contiguous, kinds, said, serving, websocket
+from .serving import answer, ask, check_contiguous, kinds, replies, said, serving, websocket
 
 
 async def test_an_answer_is_one_start_its_data_and_one_end(autojump_clock):
@@ -80,6 +80,28 @@ async def test_a_clients_own_time_limit_ends_its_answer(autojump_clock):
         messages = await peer.until("CHAT_STREAM_END")
     assert (messages[-2]["error"]["code"], messages[-2]["error"]["field"]) == ("TIMEOUT", "total")
     assert (messages[-1]["data"]["finishReason"], messages[-1]["data"]["duration"]) == ("timeout", 2500)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("script", [[], ["  \n"], [Reasoning("hm")], [Batch([Usage(9000, 0)])]])
+async def test_an_empty_answer_is_not_told_as_an_ordinary_one(autojump_clock, script, streaming):
+    async with serving(*script) as server, server.peer(query="&lang=en") as peer:
+        await ask(peer, streaming=streaming)
+        messages = await replies(peer, "r1", "CHAT_STREAM_END", "CHAT_RESPONSE")
+        (info,) = (each["data"] for each in messages if each["type"] == "INFO")
+        assert info["code"] == "EMPTY_ANSWER"
+        assert (
+            info["message"] == "scripted gave an empty answer; the question may be too long for it, try a shorter one"
+        )
+        assert messages[-1]["data"]["finishReason"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "end", [Finish(FinishReason.LENGTH), Finish(FinishReason.TOOL_CALLS), Fail(ProviderUnavailable())]
+)
+async def test_what_explains_itself_is_not_called_empty(autojump_clock, end):
+    async with serving(Reasoning("hm"), end) as server, server.peer() as peer:
+        assert "INFO" not in [each["type"] for each in await answer(peer)]
 
 
 async def test_several_answers_share_a_connection(autojump_clock):

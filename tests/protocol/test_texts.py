@@ -36,6 +36,7 @@ GIVEN = {
     "RETRYING": {"provider"},
     "FALLBACK": {"provider"},
     "IMAGES_UNSEEN": {"provider"},
+    "EMPTY_ANSWER": {"provider"},
     "FILE_TOO_LARGE": {"limit"},
     "FILE_QUOTA": {"limit"},
     "TOO_MANY_UPLOADS": {"limit"},

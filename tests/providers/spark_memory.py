@@ -24,10 +24,8 @@ FAREWELL, PING = b"\x88\x02\x03\xe8", b"\x89\x00"
 LAST = frame("b", status=2, usage=(3, 2))
 
 
-def provider_over(
-    dialer: Dialer, *, max_concurrency: int = 64, credentials: Credentials | None = None, **application: object
-) -> SparkWebSocket:
-    upstream = SocketUpstream("spark", connect_timeout_s=3, max_concurrency=max_concurrency, dialer=dialer)
+def provider_over(dialer: Dialer, *, credentials: Credentials | None = None, **application: object) -> SparkWebSocket:
+    upstream = SocketUpstream("spark", connect_timeout_s=3, dialer=dialer)
     given = {"endpoint": HERE, "now": now_s, **application}
     return SparkWebSocket(upstream, Application(credentials or Credentials(APP_ID, KEY, SECRET), **given))
 

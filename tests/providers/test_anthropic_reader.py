@@ -281,6 +281,16 @@ def test_an_error_ends_the_stream_after_what_was_said_and_spent(event, kind):
     assert reader.close() == []
 
 
+def test_an_event_of_a_kind_yet_unknown_may_look_like_anything():
+    reader = new_reader()
+    unknown = [SseEvent(b"{", b"news"), SseEvent(b"7", b"news"), SseEvent(b"", b"\xff")]
+    assert Delta("a") in reader.feed([started(input_tokens=3), *unknown, text("a"), STOP])
+    assert reader.failure is None
+    reader = new_reader()
+    reader.feed([SseEvent(b"{", b"content_block_delta")])
+    assert type(reader.failure) is errors.ProviderUnavailable
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from attrs import define, field
+from attrs import define, evolve, field
 
 from scm_trio import config
 from scm_trio.model import AttemptFailed, Delta, Prompt, Turn
-from scm_trio.providers.base import Provider
+from scm_trio.providers.breaker import Breakers
 from scm_trio.providers.catalogue import build_providers, chain_providers
-from scm_trio.providers.fallback import Terms
+from scm_trio.providers.fallback import Chain, Link, Terms
 
 from . import official
 from .conftest import Peer
@@ -129,19 +129,20 @@ def _uncollected() -> Iterator[None]:
 class Asker:
     """Asks one configured provider, with retries around it as in the house."""
 
-    ai: config.Ai
-    built: dict[str, Provider]
+    link: Link
 
     @classmethod
     def of(cls, settings: dict, port: int, **more: object) -> Asker:
         url = settings["base_url"].format(port=port)
         ai = config.Ai(providers={"vendor": config.Provider(**{**settings, "base_url": url, **more})})
-        return cls(ai, build_providers(ai, connect_timeout_s=LIMIT_S))
+        built = build_providers(ai, connect_timeout_s=LIMIT_S)
+        (chain,) = chain_providers(built, ai, Terms()).values()
+        return cls(chain.links[0])
 
     async def read(self, on_news: Callable[[], None] = lambda: None) -> str:
         """Ask; the answer's text."""
-        # A chain for each: so many failures in a row would open the breaker.
-        (chain,) = chain_providers(self.built, self.ai, Terms()).values()
+        # Breakers of its own: so many failures in a row would open them.
+        chain = Chain([evolve(self.link, breakers=Breakers())])
         text = ""
         async with chain.stream(PROMPT) as batches:
             async for batch in batches:
@@ -151,8 +152,7 @@ class Asker:
         return text
 
     async def aclose(self) -> None:
-        for provider in self.built.values():
-            await provider.aclose()
+        await self.link.provider.aclose()
 
     async def read_until(self, place: Place) -> None:
         """Ask, and cancel there."""

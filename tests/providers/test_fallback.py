@@ -1,5 +1,6 @@
 """Asking again and asking somebody else, in virtual time."""
 
+import attrs
 import pytest
 import trio
 
@@ -115,6 +116,53 @@ async def test_a_wait_that_is_too_long_is_told_or_fallen_over_at_once(autojump_c
     assert trio.current_time() == 0
 
 
+async def test_nobody_waits_long_for_a_vendor_where_another_could_answer(autojump_clock):
+    for wait_s, who, at_s in ((8, "first", 8.5), (9, "second", 0)):
+        busy = ProviderRateLimited(retry_after_s=wait_s)
+        began_at = trio.current_time()
+        events, failure = await ask(chain(Moods([Fail(busy)], ["a"]), Moods(["b"], name="second")))
+        assert (attempts(events)[-1][1], failure, trio.current_time() - began_at) == (who, None, at_s)
+
+
+async def test_where_the_other_cannot_be_asked_the_wait_is_obeyed(autojump_clock):
+    small = Moods(["b"], name="small", context_tokens=1)
+    first = Moods([Fail(ProviderRateLimited(retry_after_s=20))], ["a"])
+    events, _ = await ask(chain(first, small, fit=lambda _prompt, _tokens: None))
+    assert (text(events), trio.current_time()) == ("a", 20.5)
+
+
+@pytest.mark.parametrize(("stream", "at_s"), [(True, 20.5), (False, 42.0)])
+async def test_a_wait_that_would_outlast_the_answer_is_told_instead(autojump_clock, stream, at_s):
+    busy = ProviderRateLimited(retry_after_s=20)
+    _, failure = await ask(chain(Moods([Fail(busy)]), patience_s=30), Prompt("m", PROMPT.turns, stream=stream))
+    assert (failure, failure.retry_after_s, trio.current_time()) == (busy, 20, pytest.approx(at_s, abs=0.5))
+
+
+def told(failure, **what):
+    for name, value in what.items():
+        setattr(failure, name, value)
+    return failure
+
+
+@pytest.mark.parametrize("fault", [DOWN, ProviderRateLimited()], ids=lambda fault: fault.code)
+async def test_a_vendor_that_does_not_want_to_be_asked_again_is_not(autojump_clock, fault):
+    fault = told(type(fault)(), again_here=False)
+    events, failure = await ask(chain(Moods([Fail(fault)])))
+    assert (len(attempts(events)), failure) == (1, fault)
+    events, failure = await ask(chain(Moods([Fail(fault)]), Moods(["b"], name="second")))
+    assert (text(events), failure) == ("b", None)
+    first = Keyed({"x": fault, "y": "a"})
+    first.keys.refuse({"x"}, ProviderRateLimited())
+    events, failure = await ask(chain(first.link()))
+    assert (text(events), failure) == ("a", None)
+
+
+async def test_a_refusal_that_is_the_vendor_s_own_fault_is_fallen_over(autojump_clock):
+    strange = told(ProviderRejected("a web page"), elsewhere=True)
+    events, failure = await ask(chain(Moods([Fail(strange)]), Moods(["b"], name="second")))
+    assert (text(events), failure, len(attempts(events))) == ("b", None, 2)
+
+
 async def test_without_retries_the_next_is_asked_at_once(autojump_clock):
     events, _ = await ask(chain(Moods([Fail(DOWN)]), Moods(["b"], name="second"), retries=0))
     assert attempts(events) == [(0, "first", "m"), (1, "second", "m")]
@@ -156,7 +204,8 @@ ABOUT_THE_QUESTION = [ProviderRejected(), ContextTooLong(), ContentFiltered(), M
 async def test_what_is_about_the_question_is_asked_once(autojump_clock, fault):
     second = Moods(["b"], name="second")
     events, failure = await ask(chain(Moods([Fail(fault)]), second))
-    assert events == [Attempt(0, "first", "m"), AttemptFailed(fault.code)]
+    # A filter has read the question, and is paid for that.
+    assert events == [Attempt(0, "first", "m"), AttemptFailed(fault.code, fault.code == "CONTENT_FILTERED")]
     assert failure is fault
     assert second.prompts == []
 
@@ -205,15 +254,16 @@ async def test_a_fallback_with_too_small_a_context_is_skipped(autojump_clock):
     small, large = Moods(["b"], name="small", context_tokens=256), Moods(["c"], name="large", context_tokens=10_000)
     sizes = []
 
-    def fits(prompt, tokens):
+    def fit(prompt, tokens):
         sizes.append(tokens)
-        return tokens > 1000
+        return attrs.evolve(prompt, max_tokens=7) if tokens > 1000 else None
 
     # The primary's own context has been seen to already.
     first = Moods([Fail(DOWN)], context_tokens=100)
-    events, _ = await ask(chain(first, small, large, retries=0, fits=fits))
+    events, _ = await ask(chain(first, small, large, retries=0, fit=fit))
     assert [provider for _, provider, _ in attempts(events)] == ["first", "large"]
     assert sizes == [256, 10_000]
+    assert [each.max_tokens for each in (*first.prompts, *large.prompts)] == [None, 7]
 
 
 # ---- the breaker
@@ -329,6 +379,21 @@ async def test_a_provider_that_stays_silent_for_the_whole_patience_has_failed(
     assert attempts(events)[0][1] == asked
 
 
+async def test_who_was_asked_late_is_not_blamed_for_the_silence_of_another(autojump_clock):
+    provider = chain(Moods([Pause(9), Fail(DOWN)]), Moods([Stall()], name="second"), retries=0, patience_s=10)
+
+    async def give_up():
+        with trio.move_on_after(10):
+            await ask(provider)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(THRESHOLD):
+            nursery.start_soon(give_up)
+    first, second = (link.blocked("m", trio.current_time()) for link in provider.links)
+    assert first is not None
+    assert second is None
+
+
 @pytest.mark.parametrize("fault", ABOUT_THE_QUESTION, ids=lambda fault: fault.code)
 async def test_questions_that_are_refused_do_not_open_the_breaker(autojump_clock, fault):
     first = Moods([Fail(fault)])
@@ -382,6 +447,16 @@ async def test_another_key_is_tried_at_once_and_costs_no_retry(autojump_clock, f
     # The others rest.
     await ask(chain(first.link(retries=0)))
     assert first.used == "xyzz"
+
+
+async def test_a_model_that_no_key_may_use_leaves_the_keys_to_the_others(autojump_clock):
+    forbidden = ProviderAuth(field="permission")
+    first = Keyed({"x": forbidden, "y": forbidden})
+    events, failure = await ask(chain(first.link(), Moods(["b"], name="second")))
+    assert (first.used, text(events), failure) == ("xy", "b", None)
+    assert first.keys.failure() is None
+    _, failure = await ask(chain(first.link()))
+    assert (first.used, failure) == ("xyxy", forbidden)
 
 
 async def test_when_every_key_rests_the_next_provider_is_asked_without_a_try(autojump_clock):

@@ -9,7 +9,8 @@ import trio
 from attrs import evolve, frozen
 
 from scm_trio.config import Streams, WebSocket
-from scm_trio.providers.places import WAIT_LIMIT_S
+from scm_trio.providers.fallback import Chain, Link
+from scm_trio.providers.places import WAIT_LIMIT_S, Places
 from scm_trio.providers.upstream import MAX_BODY_BYTES
 from scm_trio.testing import open_server, quiet_config
 
@@ -63,7 +64,7 @@ TABLE: dict[str, Told] = {
     "hung up on the question": UNAVAILABLE,
     # instead of an answer
     "401": AUTH,
-    "403": AUTH,
+    "403": evolve(AUTH, field="permission"),
     "404": REJECTED,
     "429": LIMITED,
     "429 with Retry-After": evolve(LIMITED, retry_after_ms=7000),
@@ -200,7 +201,8 @@ async def test_who_finds_no_place_at_a_vendor_is_told_so_after_a_while(memory_ne
         await vendor.send(peer, vendor.begin, vendor.say(WORD))
         await hold(peer)
 
-    provider = vendor.provider(memory_net.dialer(act), max_concurrency=1)
+    places = Places("vendor", 1)
+    provider = Chain([Link(vendor.provider(memory_net.dialer(act)), places=places)])
     async with open_server({"vendor": provider}) as server, server.peer() as peer:
         await peer.send("CHAT_REQUEST", {"message": "first"}, request_id="r1")
         await peer.until("CHAT_STREAM_DATA")

@@ -7,14 +7,15 @@ import pytest
 
 from scm_trio import config
 from scm_trio.config_loader import load_config
-from scm_trio.errors import ConfigError, ProviderRejected
+from scm_trio.errors import ConfigError
 from scm_trio.model import Image, Prompt, Turn
 from scm_trio.providers.anthropic import Messages
 from scm_trio.providers.catalogue import build_providers, chain_providers
-from scm_trio.providers.fallback import Terms
+from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.openai import Dialect
 from scm_trio.providers.spark_request import request_frame
 
+from .asking import ask
 from .vendors import VENDORS, SparkSocket, response
 
 PIXEL = Image("image/png", b"\x89PNG\r\n\x1a\n")
@@ -79,14 +80,13 @@ async def test_who_takes_none_is_asked_without_them(memory_net, name, images):
 
     settable = vendor.settings["kind"] != "spark"
     provider = vendor.provider(memory_net.dialer(handler), **({"images": images} if settable else {}))
-    with pytest.raises(ProviderRejected):
-        async with provider.stream(SEEN):
-            pass
+    _, failure = await ask(Chain([Link(provider)]), SEEN)
+    assert failure.code == "PROVIDER_REJECTED"
     content = asked[0]["messages"][0]["content"]
     if settable and images is not False:
         assert DATA in orjson.dumps(content).decode()
     else:
-        assert content == "What is this?"
+        assert content == "[You cannot see the attached images.]\n\nWhat is this?"
 
 
 def test_the_websocket_form_has_no_place_for_them():

@@ -72,6 +72,12 @@ def test_when_every_key_rests_the_failure_of_the_first_to_wake_is_told(clock):
     assert caught.value.retry_after_s == 15.0
 
 
+def test_a_key_that_may_not_have_what_was_asked_for_may_have_other_things(clock):
+    ring = KeyRing(["a", "b"], clock)
+    ring.refuse({"a", "b"}, ProviderAuth(field="permission"))
+    assert (picks(ring, 4), ring.failure()) == ("abab", None)
+
+
 def test_a_lone_key_never_rests(clock):
     ring = KeyRing(["a"], clock)
     ring.refuse({"a"}, ProviderAuth())

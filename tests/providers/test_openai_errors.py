@@ -57,14 +57,22 @@ def test_the_status_counts_where_no_code_says_more(status, body, kind):
 @pytest.mark.parametrize(
     ("status", "header", "kind"),
     [
-        (503, "false", errors.ProviderRejected),
-        (429, "false", errors.ProviderRejected),
+        (503, "false", errors.ProviderUnavailable),
+        (429, "false", errors.ProviderRateLimited),
         (400, "true", errors.ProviderUnavailable),
         (401, "true", errors.ProviderAuth),
     ],
 )
 def test_the_server_may_overrule_what_can_be_tried_again(status, header, kind):
-    assert type(classifier().refused(status, {"x-should-retry": header}, b"")) is kind
+    failure = classifier().refused(status, {"x-should-retry": header}, b"")
+    assert type(failure) is kind
+    assert failure.again_here == (header == "true" and kind.retryable)
+
+
+@pytest.mark.parametrize(("status", "field"), [(401, None), (402, "quota"), (403, "permission"), (434, "permission")])
+def test_what_a_key_may_not_have_is_told_apart_from_a_key_that_is_wrong(status, field):
+    failure = classifier().refused(status, {}, b"")
+    assert (type(failure), failure.field) == (errors.ProviderAuth, field)
 
 
 def test_a_wait_may_stand_in_the_message():

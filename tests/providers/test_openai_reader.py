@@ -186,6 +186,22 @@ def test_an_error_wins_over_choices_and_keeps_the_usage_known_so_far():
 
 
 @pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        (b'{"message": "boom", "code": 500}', "500 boom"),
+        (b'{"error": {"message": "boom"}}', "boom"),
+        (b"gone", "gone"),
+        (b'{"choices": [{"delta": {"content": "b"}}]}', "in the answer"),
+    ],
+)
+def test_an_event_called_error_is_one_whatever_it_holds(data, detail):
+    reader = reader_for()
+    assert reader.feed([chunk({"content": "a"}), SseEvent(data, b"error"), DONE]) == [Delta("a")]
+    assert type(reader.failure) is errors.ProviderUnavailable
+    assert detail in reader.failure.detail
+
+
+@pytest.mark.parametrize(
     ("usage", "expected"),
     [
         ({"prompt_tokens": 9, "completion_tokens": 2, "prompt_cache_hit_tokens": 4}, Usage(9, 2, cached_tokens=4)),

@@ -155,7 +155,7 @@ async def test_where_nobody_else_may_be_asked_the_text_stands_too(autojump_clock
     assert (text(events), failure) == ("a", DOWN)
     assert events[-1] == AttemptFailed("PROVIDER_UNAVAILABLE", was_accepted=True)
     small = Scripted(["x"], name="small", models=("m",), context_tokens=1)
-    events, failure = await ask(chain(row[0], small, fits=lambda _prompt, _tokens: False))
+    events, failure = await ask(chain(row[0], small, fit=lambda _prompt, _tokens: None))
     assert (text(events), failure, small.prompts) == ("a", DOWN, [])
 
 

@@ -37,6 +37,17 @@ def test_the_daily_limit_is_a_matter_of_the_account():
     assert CLASSIFIER.failed(VendorError("?", "11201")).field == "quota"
 
 
+@pytest.mark.parametrize("code", ["999", "1001", "12345", "123456"])
+def test_what_trying_a_code_of_no_table_again_costs_nobody_knows_but_others_may_answer(code):
+    failure = CLASSIFIER.failed(VendorError("?", code))
+    assert (type(failure), failure.elsewhere) == (errors.ProviderRejected, True)
+
+
+def test_an_application_that_may_not_use_a_model_is_no_wrong_key():
+    assert CLASSIFIER.failed(VendorError("?", "10016")).field == "permission"
+    assert CLASSIFIER.failed(VendorError("?", "11200")).field is None
+
+
 def test_what_is_no_code_of_sparks_may_be_tried_again():
     assert type(CLASSIFIER.failed(VendorError("?", "503"))) is errors.ProviderUnavailable
     assert type(CLASSIFIER.failed(VendorError("?"))) is errors.ProviderUnavailable

@@ -102,6 +102,26 @@ def test_thinking_is_an_answer_too():
     assert read(last) == ([Delta("hm", DeltaKind.REASONING), COMPLETED], None)
 
 
+@pytest.mark.parametrize("status", [None, 0, 1])
+def test_the_last_frame_is_told_by_header_or_choices(status):
+    message = {"header": {"status": status}, "payload": {"choices": {"status": 2, "text": [{"content": "a"}]}}}
+    assert read(message) == ([Delta("a"), COMPLETED], None)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(10014, errors.ContentFiltered), (10013, errors.ContentFiltered)])
+def test_over_http_what_an_audit_refused_is_not_shown(code, kind):
+    def chunk(number, text):
+        return {"code": number, "message": "m", "choices": [{"index": 0, "delta": {"content": text}}]}
+
+    reader = SparkHttpReader(SparkClassifier("spark"))
+    events = [SseEvent(json.dumps(each).encode()) for each in (chunk(0, "a"), chunk(code, "evil"), chunk(0, "b"))]
+    assert reader.feed([*events, SseEvent(b"[DONE]")]) == [Delta("a")]
+    assert type(reader.failure) is kind
+    reader = SparkHttpReader(SparkClassifier("spark"))
+    assert reader.whole(json.dumps({"code": code, "choices": [{"message": {"content": ""}}]}).encode()) == []
+    assert type(reader.failure) is kind
+
+
 def test_the_choices_tell_the_status_where_the_header_does_not():
     assert read({"payload": {"choices": {"status": 2, "text": [{"content": "a"}]}}}) == ([Delta("a"), COMPLETED], None)
 

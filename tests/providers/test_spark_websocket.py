@@ -10,6 +10,7 @@ import trio.testing
 from scm_trio import errors
 from scm_trio.model import Delta, Usage
 from scm_trio.providers import places
+from scm_trio.providers.fallback import Chain, Link
 from scm_trio.providers.spark_signing import Credentials, Endpoint
 from scm_trio.providers.spark_socket import CLOSE_TIMEOUT_S
 from scm_trio.providers.spark_wire import MAX_FRAME_BYTES
@@ -130,20 +131,11 @@ async def test_the_signature_is_made_when_a_place_is_free(server, autojump_clock
         await trio.sleep(400)
         await session.say(LAST)
 
-    provider = provider_over(server.dialer(slowly), max_concurrency=1)
+    provider = Chain([Link(provider_over(server.dialer(slowly)), places=places.Places("spark", 1))])
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(answer, provider)
     assert [at for at, _ in server.ends] == [400, 800, 1200]
-
-
-async def test_a_cancelled_wait_for_a_place_takes_none(server, autojump_clock):
-    provider = provider_over(server.saying(LAST), max_concurrency=1)
-    async with provider.stream(PROMPT):
-        with trio.move_on_after(1) as scope:
-            await answer(provider)
-        assert scope.cancelled_caught
-    assert await answer(provider)
 
 
 async def test_models_have_addresses_of_their_own(server, autojump_clock):

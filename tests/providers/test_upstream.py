@@ -4,10 +4,9 @@ import pytest
 import trio
 import trio.testing
 
-from scm_trio.errors import ConfigError, ProviderUnavailable, ResponseTooLarge, ServerBusy, TimedOut
+from scm_trio.errors import ConfigError, ProviderUnavailable, ResponseTooLarge, TimedOut
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http1_transport import Http1Transport
-from scm_trio.providers.places import WAIT_LIMIT_S
 from scm_trio.providers.upstream import (
     DRAIN_TIMEOUT_S,
     ERROR_BODY_TIMEOUT_S,
@@ -69,50 +68,6 @@ async def test_the_media_type_has_no_parameters(upstream_to, value, media_type):
 def test_a_base_url_has_to_be_a_web_address(base_url):
     with pytest.raises(ConfigError, match="acme"):
         Upstream("acme", base_url)
-
-
-async def test_no_more_than_so_many_requests_run_at_a_time(upstream_to, memory_net):
-    upstream = upstream_to(CHUNKED + CHUNK, max_concurrency=2)
-    second = trio.Event()
-
-    async def hold():
-        async with upstream.post_stream("/", b""):
-            second.set()
-            await trio.sleep_forever()
-
-    async with upstream.post_stream("/", b""), trio.open_nursery() as nursery:
-        # One task may hold several, and a third has to wait.
-        async with upstream.post_stream("/", b""):
-            nursery.start_soon(hold)
-            await trio.testing.wait_all_tasks_blocked()
-            assert len(memory_net.opened) == 2
-        await second.wait()
-        assert len(memory_net.opened) == 3
-        nursery.cancel_scope.cancel()
-
-
-async def test_a_cancelled_wait_for_a_turn_takes_no_place(upstream_to):
-    upstream = upstream_to(CHUNKED + CHUNK + END, max_concurrency=1)
-    async with upstream.post_stream("/", b""):
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            async with upstream.post_stream("/", b""):
-                pytest.fail("there was no place")
-    async with upstream.post_stream("/", b"") as response:
-        assert await response.read() == b"abc"
-
-
-async def test_nobody_waits_for_a_turn_for_ever(upstream_to, autojump_clock):
-    upstream = upstream_to(CHUNKED + CHUNK + END, max_concurrency=1)
-    async with upstream.post_stream("/", b""):
-        began = trio.current_time()
-        with pytest.raises(ServerBusy) as caught:
-            async with upstream.post_stream("/", b""):
-                pytest.fail("there was no place")
-        assert trio.current_time() - began == WAIT_LIMIT_S
-    assert (caught.value.retryable, caught.value.retry_after_s) == (True, WAIT_LIMIT_S)
-    async with upstream.post_stream("/", b"") as response:
-        assert await response.read() == b"abc"
 
 
 async def test_no_connection_in_time_is_a_timeout_that_says_so(autojump_clock):

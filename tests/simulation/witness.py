@@ -194,7 +194,7 @@ class Witness:
         self.pushed.add(data["messageId"])
 
     def _info(self, message: Message) -> None:
-        if message["data"]["code"] not in ("RETRYING", "FALLBACK"):
+        if message["data"]["code"] not in ("RETRYING", "FALLBACK", "EMPTY_ANSWER"):
             self._find(Rule.CONTRACT, f"INFO {message['data']['code']}")
 
     def _goodbye(self, _: Message) -> None:

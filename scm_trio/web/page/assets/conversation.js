@@ -79,6 +79,7 @@ export class Conversation {
       case "CHAT_STREAM_DATA": return this.#extended(data);
       case "CHAT_STREAM_END": return this.#ended(data);
       case "CHAT_MESSAGE": return this.#stored(data);
+      case "INFO": return this.#noted(data);
       case "ERROR": return this.#failed(data, message.error ?? {}, message.requestId);
       default: return false;
     }
@@ -180,6 +181,14 @@ export class Conversation {
     run.view.finish({ ...data, model: run.model });
     this.#shown(data.messageId);
     this.onChange();
+    return true;
+  }
+
+  #noted(data) {
+    const run = this.#byMessage(data.messageId);
+    if (!run || run.done) return false;
+    // That somebody is asked again matters only until he answers.
+    run.view.note(data.message, data.code === "RETRYING");
     return true;
   }
 

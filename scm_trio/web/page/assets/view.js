@@ -105,6 +105,7 @@ class AnswerView {
     this.text = node.querySelector(".text").appendChild(new Text());
     this.reasoning = node.querySelector(".reasoning");
     this.thoughts = this.reasoning.querySelector(".thoughts").appendChild(new Text());
+    this.noted = node.querySelector(".note");
     this.failure = node.querySelector(".failure");
     this.meta = node.querySelector(".meta");
     this.copy = node.querySelector(".copy");
@@ -119,6 +120,15 @@ class AnswerView {
     this.node.ariaBusy = "true";
   }
 
+  /** Show what is to be known about the answer; `passing`: until its text begins. */
+  note(text, passing) {
+    this.noted.textContent = text;
+    this.noted.hidden = false;
+    this.passing = passing;
+    say(text);
+    follow();
+  }
+
   append(text, reasoning) {
     if (reasoning) {
       this.thoughts.appendData(reasoning);
@@ -127,6 +137,7 @@ class AnswerView {
     if (text) {
       this.text.appendData(text);
       this.node.className = "answer running";
+      if (this.passing) this.noted.hidden = true;
       this.#thoughtsAre("thought");
     }
     follow();
