@@ -162,11 +162,11 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
             nursery = await tasks.start(_hosted, running, _runs_nursery)
             files = Files(database, folder, config.files, parts.clock.now, parts.clock.new_id)
             house = _build(config, parts, tokens, files, providers, nursery)
-            tasks.start_soon(_sweep, house)
+            tasks.start_soon(lasting, partial(_sweep, house), "sweeper")
             interval_s = config.websocket.session.cleanup_interval_s
             keep = partial(keep_house, database, config.store.retention, parts.clock.now, interval_s)
             tasks.start_soon(lasting, keep, "housekeeping")
-            tasks.start_soon(house.gate.service.keep_checkpoints)
+            tasks.start_soon(lasting, house.gate.service.keep_checkpoints, "checkpoints")
             tasks.start_soon(house.gate.deliveries.keep)
             tasks.start_soon(house.gate.people.run)
             try:
@@ -269,7 +269,7 @@ def _sidework(config: Config, gate: Gate, database: Database, ledger: AsideLedge
     special = {"local": 1, "scripted": 0}
     configured = config.ai.providers.items()
     places = {name: special.get(settings.kind, settings.max_concurrency) for name, settings in configured}
-    asides = Asides(gate.service.offer, ledger, gate.service, Capacity(places), gate.metrics)
+    asides = Asides(gate.service.offer, ledger, gate.service, Capacity(places), gate.metrics, gate.runs.start_soon)
     return sidework_of(database, asides, gate.sessions.give_title, config.ai, gate.runs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -12,7 +13,8 @@ from scm_trio.chat.aside import Aside
 from scm_trio.chat.attempts import Attempts, UpstreamAttempt
 from scm_trio.chat.log import AnswerLog
 from scm_trio.chat.prompt import estimate_turns
-from scm_trio.errors import Internal, ProviderUnavailable, RequestFailed, StoreError, TimedOut
+from scm_trio.chat.persistence import store, store_late
+from scm_trio.errors import Internal, ProviderUnavailable, QuotaExceeded, RequestFailed, StoreError, TimedOut
 from scm_trio.model import AnswerInfo, Attempt, AttemptFailed, Delta, Finish, FinishReason, Prompt, Restart, Usage
 from scm_trio.providers.base import Batch, Provider
 
@@ -25,7 +27,8 @@ MAX_BYTES = 65_536
 """Of text and thinking."""
 
 
-Write = Callable[[str, Aside, Sequence[UpstreamAttempt]], Awaitable[None]]
+Later = Callable[[Callable[[], Awaitable[None]]], None]
+"""Starts a task that may outlive the question."""
 
 
 class Ledger(Protocol):
@@ -44,18 +47,22 @@ class Ledger(Protocol):
 class AsideRun:
     """See the module. Made for one ``answer``.
 
+    Args:
+        later: does what the database could not do in time.
+
     Attributes:
         outcome: how it ended: a finish reason, or an error code.
-        usage: what its last attempt came to; None as long as it is not over.
+        usage: what its last attempt came to; None as long as it is not over, or where there was none.
     """
 
-    def __init__(self, aside: Aside, provider: Provider, model: str, ledger: Ledger) -> None:
+    def __init__(self, aside: Aside, provider: Provider, model: str, ledger: Ledger, later: Later) -> None:
         self.outcome = FinishReason.CANCELLED.value
         self.usage: Usage | None = None
         self._aside = aside
         self._provider = provider
         self._prompt = Prompt(model=model, turns=aside.turns, max_tokens=aside.max_tokens)
         self._ledger = ledger
+        self._later = later
         self._name = ledger.name_for(aside)
         info = AnswerInfo(aside.answer_id, aside.answer_id, None, model, provider.name)
         self._attempts = Attempts(info, trio.current_time())
@@ -83,7 +90,8 @@ class AsideRun:
         else:
             self.outcome = (self._finish.reason if self._finish else FinishReason.COMPLETED).value
         finally:
-            await self._close()
+            if self.outcome != QuotaExceeded.code:  # which says that nothing was begun
+                await self._close()
         return self._log.content
 
     async def _open(self) -> None:
@@ -134,19 +142,20 @@ class AsideRun:
             self._attempts.fail(event, self._prompt, self._log, now)
         else:
             self._attempts.begin(event, now, lambda: estimate_turns(self._prompt.turns))
-        await self._save(self._ledger.save)
+        rows = list(self._attempts.unsaved)
+        try:
+            await self._ledger.save(self._name, self._aside, rows)
+            self._attempts.saved(rows)
+        except StoreError as exc:  # what cannot be written now is written with the end
+            log.warning("attempt not stored", aside=self._name, error=str(exc))
 
     async def _close(self) -> None:
         self.usage = self._attempts.spent(self._prompt, self._log)
         self._attempts.end(self.outcome, self.usage, trio.current_time())
-        # Shielded: what it cost must be kept, whoever is in a hurry.
-        with trio.move_on_after(STORE_LIMIT_S, shield=True):
-            await self._save(self._ledger.close)
-
-    async def _save(self, write: Write) -> None:
         rows = list(self._attempts.unsaved)
-        try:
-            await write(self._name, self._aside, rows)
-            self._attempts.saved(rows)
-        except StoreError as exc:  # what cannot be written now is written with the end
-            log.warning("attempt not stored", aside=self._name, error=str(exc))
+
+        async def write() -> None:
+            await self._ledger.close(self._name, self._aside, rows)
+
+        if not await store(write, self._name, STORE_LIMIT_S):
+            self._later(partial(store_late, write, self._name))

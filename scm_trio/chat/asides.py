@@ -15,7 +15,7 @@ import trio
 from attrs import define, field, frozen
 
 from scm_trio.chat.aside import Aside
-from scm_trio.chat.aside_run import AsideRun, Ledger
+from scm_trio.chat.aside_run import AsideRun, Later, Ledger
 from scm_trio.errors import NotFound, RequestFailed, ServerBusy, ShuttingDown
 from scm_trio.model import Usage
 from scm_trio.providers.base import Provider
@@ -90,16 +90,18 @@ class Asides:
         traffic: the answers that come first.
         capacity: of the providers.
         observer: where they are counted.
+        later: starts what the database could not do in time.
     """
 
     def __init__(
-        self, choose: Choose, ledger: Ledger, traffic: Traffic, capacity: Capacity, observer: Observer
+        self, choose: Choose, ledger: Ledger, traffic: Traffic, capacity: Capacity, observer: Observer, later: Later
     ) -> None:
         self._choose = choose
         self._ledger = ledger
         self._traffic = traffic
         self._capacity = capacity
         self._observer = observer
+        self._later = later
         self._places: list[_Place] = []
         self._closed = False
         self._stirred = trio.lowlevel.ParkingLot()
@@ -155,7 +157,7 @@ class Asides:
             log.debug("aside made way", aside=place.aside.kind, provider=place.provider)
 
     async def _ask(self, aside: Aside, provider: Provider, model: str) -> str:
-        run = AsideRun(aside, provider, model, self._ledger)
+        run = AsideRun(aside, provider, model, self._ledger, self._later)
         try:
             return await run.answer()
         finally:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple
 
 import trio
 from alembic.util import CommandError
+from outcome import Outcome, capture
 from sqlalchemy import URL, Connection, Engine, text
 
 from scm_trio.errors import StoreError
@@ -37,13 +38,21 @@ async def in_thread(fn: Callable[[*Ts], T], *args: *Ts) -> T:
     """Run ``fn`` in a worker thread, never more at once than there are connections.
 
     A cancel is seen before the thread starts or after it has ended, never in between.
+
+    Raises:
+        StoreError: the system gives no thread.
+        Exception: whatever ``fn`` raised.
     """
     try:
         limiter = _threads.get()
     except LookupError:
         limiter = trio.CapacityLimiter(engines.MAX_CONNECTIONS)
         _threads.set(limiter)
-    return await trio.to_thread.run_sync(fn, *args, limiter=limiter)
+    try:
+        done: Outcome[T] = await trio.to_thread.run_sync(partial(capture, fn, *args), limiter=limiter)
+    except RuntimeError as exc:
+        raise StoreError(f"no thread for the database: {exc}") from exc
+    return done.unwrap()
 
 
 def threads(count: int) -> Offload:

@@ -124,7 +124,11 @@ class Writer:
     async def _commit_next(self) -> None:
         batch = tuple(islice(self._queue, BATCH_LIMIT))
         # They leave the queue afterwards: a cancel before the transaction began leaves them to the flush.
-        outcomes = await self._offload(commit, self._engine, [job.work for job in batch])
+        try:
+            outcomes = await self._offload(commit, self._engine, [job.work for job in batch])
+        except StoreError as exc:
+            log.error("commit not begun", error=str(exc), writes=len(batch))  # noqa: TRY400
+            outcomes = [Error(StoreError(*exc.args)) for _ in batch]
         again = []
         for job, result in zip(batch, outcomes, strict=True):
             self._queue.popleft()

@@ -84,8 +84,9 @@ class Stage:
     def __init__(self, provider, places=None):
         self.ledger, self.traffic, self.observer = FakeLedger(), FakeTraffic(), FakeObserver()
         self.provider = provider
+        self.postponed = []
         capacity = Capacity({} if places is None else {provider.name: places})
-        self.asides = Asides(self.choose, self.ledger, self.traffic, capacity, self.observer)
+        self.asides = Asides(self.choose, self.ledger, self.traffic, capacity, self.observer, self.postponed.append)
         self.told = []
 
     def choose(self, provider, model):
@@ -242,17 +243,38 @@ async def test_without_a_row_nobody_is_asked(autojump_clock):
     stage.ledger.fail_open = StoreError("down")
     with pytest.raises(Internal):
         await stage.asides.ask(ASIDE)
+    stage.observer.ended.clear()
     stage.ledger.fail_open = QuotaExceeded("tokens")
     with pytest.raises(QuotaExceeded):
         await stage.asides.ask(ASIDE)
     assert provider.prompts == []
     assert stage.ledger.rows == {}
+    assert stage.observer.ended == [], "nothing was spent"
 
 
 async def test_a_row_that_cannot_be_settled_does_not_cost_the_text(autojump_clock):
     stage = Stage(Scripted(["A title"]))
     stage.ledger.fail_save = StoreError("down")
     assert await stage.asides.ask(ASIDE) == "A title"
+    assert trio.current_time() == aside_run.STORE_LIMIT_S
+    # It is settled when the database is back.
+    (later,) = stage.postponed
+    stage.ledger.fail_save = None
+    await later()
+    assert stage.ledger.outcomes == [("title-0-0", "scripted", "completed")]
+    assert stage.ledger.open_rows == 0
+
+
+async def test_a_row_is_settled_at_once_when_the_database_fails_for_a_moment(autojump_clock):
+    stage = Stage(Scripted([Pause(1), "A title"]))
+    stage.ledger.fail_save = StoreError("down")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.asides.ask, ASIDE)
+        await trio.sleep(2)
+        stage.ledger.fail_save = None
+    assert trio.current_time() < 3
+    assert stage.ledger.outcomes == [("title-0-0", "scripted", "completed")]
+    assert stage.postponed == []
 
 
 async def test_who_gives_up_while_the_row_is_written_leaves_no_open_row(autojump_clock):

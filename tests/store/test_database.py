@@ -90,3 +90,28 @@ async def test_a_thread_is_not_abandoned_when_its_caller_is_cancelled():
     with trio.CancelScope() as scope:
         await in_thread(work)
     assert finished == ["work"]
+
+
+async def test_where_the_system_gives_no_thread_that_is_a_failure_of_the_store(monkeypatch, tmp_path):
+    async def refuse(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    async with open_database(f"sqlite:///{tmp_path / 'store.db'}") as db, trio.open_nursery() as nursery:
+        await nursery.start(db.run_writer)
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.to_thread, "run_sync", refuse)
+            with pytest.raises(StoreError, match="no thread"):
+                await db.read(lambda conn: 1)
+            with pytest.raises(StoreError, match="no thread"):
+                await db.write(lambda conn: 1)
+        # The writer has lived on.
+        assert await db.write(lambda conn: 2) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_the_work_raises_is_its_own():
+    def work():
+        raise RuntimeError("of the work")
+
+    with pytest.raises(RuntimeError, match="of the work"):
+        await in_thread(work)
