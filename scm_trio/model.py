@@ -201,6 +201,11 @@ class Finish:
 
 
 @frozen
+class Queued:
+    """The next provider has no place free for us; until its ``Attempt`` comes nobody is asked."""
+
+
+@frozen
 class Attempt:
     """A provider is about to be asked: at first (``number`` 0), again, or instead of another one.
 
@@ -238,8 +243,8 @@ class Restart:
     """What was said so far counts no more: the attempt that began last says the answer from its beginning."""
 
 
-ProviderEvent = Delta | ToolCall | Usage | Finish | Attempt | AttemptFailed | Restart
-"""The last three come only from a provider that stands for several attempts."""
+ProviderEvent = Delta | ToolCall | Usage | Finish | Queued | Attempt | AttemptFailed | Restart
+"""The last four come only from a provider that stands for several attempts."""
 
 
 @frozen

@@ -12,10 +12,21 @@ import trio
 from scm_trio.chat.aside import Aside
 from scm_trio.chat.attempts import Attempts, UpstreamAttempt
 from scm_trio.chat.log import AnswerLog
-from scm_trio.chat.prompt import estimate_turns
 from scm_trio.chat.persistence import store, store_late
+from scm_trio.chat.prompt import estimate_turns
 from scm_trio.errors import Internal, ProviderUnavailable, QuotaExceeded, RequestFailed, StoreError, TimedOut
-from scm_trio.model import AnswerInfo, Attempt, AttemptFailed, Delta, Finish, FinishReason, Prompt, Restart, Usage
+from scm_trio.model import (
+    AnswerInfo,
+    Attempt,
+    AttemptFailed,
+    Delta,
+    Finish,
+    FinishReason,
+    Prompt,
+    Queued,
+    Restart,
+    Usage,
+)
 from scm_trio.providers.base import Batch, Provider
 
 log = structlog.get_logger(__name__)
@@ -130,6 +141,8 @@ class AsideRun:
                 self._attempts.told = event
             elif isinstance(event, Finish):
                 self._finish = event
+            elif isinstance(event, Queued):
+                self._attempts.is_waiting = True
             elif isinstance(event, Restart):
                 self._attempts.standing, self._log = None, AnswerLog(MAX_BYTES)
         self._log.append(deltas, trio.current_time())

@@ -36,6 +36,7 @@ class Attempts:
 
     Attributes:
         unsaved: those whose rows have to be written or changed, in order.
+        is_waiting: nobody is being asked yet.
         told: what the current one has spent, as its provider told it; of the prompt only, where it is ``estimated``.
         standing: what one has spent that broke off, and whose text stands until another one speaks.
     """
@@ -43,6 +44,7 @@ class Attempts:
     def __init__(self, info: AnswerInfo, now: float) -> None:
         self._current = UpstreamAttempt(0, info.provider, info.model, now, is_noted=True)
         self.unsaved: list[UpstreamAttempt] = []
+        self.is_waiting = False
         self.told: Usage | None = None
         self.standing: Usage | None = None
 
@@ -63,7 +65,7 @@ class Attempts:
             now: Trio's time.
             prompt_tokens: estimates the prompt; only called for a row that is yet to be written.
         """
-        self.told = None
+        self.told, self.is_waiting = None, False
         current = self._current
         if event.number != current.number:
             self._current = UpstreamAttempt(event.number, event.provider, event.model, now, prompt_tokens())
@@ -82,6 +84,8 @@ class Attempts:
         told = self.told
         if self._current.usage is not None:
             return self._current.usage
+        if self.is_waiting:
+            return Usage(source="estimated")
         if told is not None and told.source == "provider":
             return told
         is_speaking = self.is_speaking(log)

@@ -19,7 +19,7 @@ from scm_trio.chat.quota import Quotas, uncontended
 from scm_trio.chat.run import Run
 from scm_trio.chat.usage import Cost
 from scm_trio.config import Quota
-from scm_trio.errors import Conflict, NotFound
+from scm_trio.errors import Conflict, NotFound, RequestFailed
 from scm_trio.model import AnswerInfo, Ending, FinishReason, MemberRole, Message, Prompt, Session, Turn, Usage
 from scm_trio.providers.base import Provider
 from scm_trio.store import ledger, messages, quota, runs
@@ -31,6 +31,14 @@ from scm_trio.store.runs import Checkpoint, checkpoint
 
 MAX_HISTORY = 200
 """Messages of the branch that are read back at most; the model's context trims further."""
+
+
+class _Answered(Exception):
+    """A known request; what was written for it as if it were a new one is to be undone."""
+
+    def __init__(self, answer: StoredAnswer) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 class StoreJournal:
@@ -82,10 +90,26 @@ class StoreJournal:
                 return await self._database.change(run.accept, self._open, run.plan, self._now(), contents)
             except NeedsFiles as exc:
                 contents |= await load(self._desk, exc.needed)
+            except _Answered as exc:
+                return run.accept(exc.answer)
 
     def _open(self, conn: Connection, plan: Plan, now: float, contents: Contents) -> Opened | StoredAnswer:
+        """Begin, or find what a known request got, which is refused for nothing that has changed since."""
         new_global_id = f"s-{self._new_id()}"
         access = enter(conn, plan.user_id, plan.session_id, new_global_id, now)
+        try:
+            opened = self._begin(conn, plan, access, new_global_id, now, contents)
+        except RequestFailed:
+            if known := _known(conn, plan):
+                raise _Answered(known) from None
+            raise
+        if isinstance(opened, StoredAnswer) and access.global_id == new_global_id:
+            raise _Answered(opened)  # it was asked in another session, and does not make this one
+        return opened
+
+    def _begin(
+        self, conn: Connection, plan: Plan, access: Access, new_global_id: str, now: float, contents: Contents
+    ) -> Opened | StoredAnswer:
         access.demand("member")
         session = access.session
         chosen = plan.choose(session)
@@ -277,6 +301,16 @@ def _end(conn: Connection, ended: runs.EndedRun, entries: list[Entry], is_limite
     if is_limited:
         quota.release(conn, ended.run_id)
     return None if said is None else Said(said, member_ids(conn, said.session_id))
+
+
+def _known(conn: Connection, plan: Plan) -> StoredAnswer | None:
+    """The answer that this request got before; what was just stored of it does not count."""
+    if plan.info.request_id is None:
+        return None
+    row = runs.find_run_by_request(conn, plan.user_id, plan.info.request_id)
+    if row is None or row.message_id == plan.info.message_id:
+        return None
+    return _stored(conn, row, resolve(conn, plan.user_id, row.session_id))
 
 
 def _recall(conn: Connection, user_id: str, message_id: str) -> StoredAnswer:

@@ -41,6 +41,7 @@ from scm_trio.model import (
     MemberRole,
     Message,
     Prompt,
+    Queued,
     Restart,
     Usage,
 )
@@ -147,6 +148,7 @@ class Run(Answer):
         self._word_due_at = self._orphan_due_at = float("inf")
         self._total_due_at = self.started_at + plan.deadlines.total_s
         self._stopped_at: float | None = None
+        self._reading_since = self.started_at
         self._watching_until = float("inf")
         self._stirred = trio.lowlevel.ParkingLot()
         self._closed = trio.Event()
@@ -196,8 +198,8 @@ class Run(Answer):
 
     def keep(self, said: Said | None) -> Message | None:
         """Learn what was stored as the answer; called as ``accept``."""
-        self.said = None if said is None else said.message
-        if said is not None:
+        if said is not None:  # else it may have been stored by an earlier try
+            self.said = said.message
             self.on_said(self, said)
         return self.said
 
@@ -265,6 +267,8 @@ class Run(Answer):
 
     async def _answer(self, prompt: Prompt, done: Callable[[Run], None]) -> None:
         self._observer.run_started()
+        self.attempts.is_waiting = True
+        self._reading_since = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, prompt)
             await self._watch()
@@ -290,6 +294,8 @@ class Run(Answer):
         idle_s = self.plan.deadlines.idle_s
         try:
             with self._scope:
+                await trio.lowlevel.checkpoint_if_cancelled()  # it may have been stopped before it was begun
+                self.attempts.is_waiting = False
                 self._await_first_word(prompt)
                 async with self._provider.stream(prompt) as events:
                     async for batch in events:
@@ -318,7 +324,7 @@ class Run(Answer):
             if self._stopped_at is None:
                 limit = min(self._word_due_at, self._total_due_at, self._orphan_due_at)
             else:
-                limit = self._stopped_at + CLOSE_LIMIT_S
+                limit = max(self._stopped_at, self._reading_since) + CLOSE_LIMIT_S
             self._watching_until = limit
             with trio.move_on_at(limit) as late:
                 await self._stirred.park()
@@ -361,6 +367,8 @@ class Run(Answer):
                 self.attempts.told = event
             elif isinstance(event, Finish):
                 self._finish = event
+            elif isinstance(event, Queued):
+                self.attempts.is_waiting = True
             elif isinstance(event, Restart):
                 self._restart()
         if not deltas:

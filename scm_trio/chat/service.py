@@ -12,6 +12,7 @@ from scm_trio.chat.answer import Answer, read_back
 from scm_trio.chat.attachments import check_ids
 from scm_trio.chat.checkpoints import keep_checkpoints
 from scm_trio.chat.choice import choose, choose_for
+from scm_trio.chat.foretold import Foretold
 from scm_trio.chat.plan import Opened, Said
 from scm_trio.chat.registry import Registry
 from scm_trio.chat.run import CLOSE_LIMIT_S, STORE_LIMIT_S, Deadlines, Journal, Observer, Plan, Question, Run
@@ -30,9 +31,6 @@ from scm_trio.protocol.messages import ChatRequest, Grace
 from scm_trio.providers.base import Provider
 
 MAX_TEMPERATURE = 2.0
-FORETOLD_S = 60.0
-"""How long a cancel is remembered whose request has not come, or has not been stored."""
-MAX_FORETOLD = 10_000
 
 
 @frozen
@@ -87,7 +85,7 @@ class ChatService:
         self._rules = rules
         self._new_id = new_id
         self._runs = Registry()
-        self._foretold: dict[tuple[str, str], float] = {}
+        self._foretold = Foretold()
 
     @property
     def live_runs(self) -> int:
@@ -137,7 +135,7 @@ class ChatService:
         self._runs.add(run)
         nursery.start_soon(run.task, self._ended)
         # It stays foretold: a request that is refused now, because the database hangs for instance, may come again.
-        if request_id is not None and (asker.user_id, request_id) in self._foretold:
+        if request_id is not None and self._foretold.has(asker.user_id, request_id):
             run.cancel()
         return run
 
@@ -274,13 +272,13 @@ class ChatService:
             run = self.find(user_id, message_id=message_id, request_id=request_id)
         except NotFound:
             if message_id is None and request_id is not None:
-                self._foretell(user_id, request_id)
+                self._foretold.add(user_id, request_id, trio.current_time())
             raise
         if not run.is_live:
             raise NotFound("already ended")
         run.cancel()
         if not run.opened.is_set() and run.info.request_id is not None:
-            self._foretell(user_id, run.info.request_id)
+            self._foretold.add(user_id, run.info.request_id, trio.current_time())
 
     def is_live(self, message_id: str) -> bool:
         """Whether that answer is being given, whoever asked."""
@@ -301,11 +299,6 @@ class ChatService:
         if await self._journal.role(user_id, run.session.global_id) != "owner":
             raise Forbidden("another's answer")
         run.cancel()
-
-    def _foretell(self, user_id: str, request_id: str) -> None:
-        self._foretold[user_id, request_id] = trio.current_time()
-        if len(self._foretold) > MAX_FORETOLD:
-            del self._foretold[next(iter(self._foretold))]
 
     def live_in(self, session: Hashable) -> Sequence[Run]:
         """The runs of a session, by one of its ``session_keys``, that have begun and not ended, oldest first."""
@@ -354,9 +347,7 @@ class ChatService:
         for run, ended_at in self._runs.ended():
             if ended_at + self._rules.streams.resume_window_s <= now:
                 self._runs.forget(run)
-        for request, at in list(self._foretold.items()):
-            if at + FORETOLD_S <= now:
-                del self._foretold[request]
+        self._foretold.sweep(now)
 
     async def drain(self, grace_s: float, hurry: trio.Event) -> None:
         """Start nothing new; let runs finish until the grace ends or ``hurry`` is set, then interrupt the rest."""

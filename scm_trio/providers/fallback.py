@@ -24,7 +24,7 @@ from scm_trio.errors import (
     ServerBusy,
     TimedOut,
 )
-from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, Prompt, Restart, ToolCall
+from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, Prompt, Queued, Restart, ToolCall
 from scm_trio.providers.base import Batch, Provider
 from scm_trio.providers.breaker import Breaker, Breakers
 from scm_trio.providers.keys import KeyRing
@@ -162,6 +162,7 @@ class _Answer:
         self._at = 0  # the link that is or will be asked
         self._retries = self._rotations = 0  # of this link
         self._wait_s = 0.0
+        self._is_queued = False
         self._breaker: Breaker | None = None  # set while an attempt is under way that has said nothing
         self._is_probe = False
         self._events: AsyncIterator[Batch] | None = None
@@ -206,8 +207,13 @@ class _Answer:
         while self._at < len(self._links):
             link = self._links[self._at]
             model = self._model()
-            blocked = link.blocked(model, trio.current_time())
             prompt = self._fitted(link)
+            blocked = link.blocked(model, trio.current_time())
+            if blocked is None and prompt is not None:
+                if link.places is not None and link.places.are_taken and not self._is_queued:
+                    self._is_queued = True
+                    return (Queued(),)
+                blocked = await self._find_place(link, model)
             if blocked is None and prompt is not None:
                 is_blind = prompt.has_images and not link.provider.takes_images
                 self._asking = evolve(prompt.without_images() if is_blind else prompt, model=model)
@@ -222,6 +228,19 @@ class _Answer:
         failure = self._failure or ProviderUnavailable("nobody could be asked")
         # Who never asked anybody tells that too: no tokens were spent.
         return (AttemptFailed(failure.code),) if self._number < 0 else await self.__anext__()
+
+    async def _find_place(self, link: Link, model: str) -> RequestFailed | None:
+        """Hold a place of the link's; why it cannot be asked, if that is so."""
+        if link.places is None:
+            return None
+        self._is_queued = False
+        try:
+            await self._upstream.enter_async_context(link.places.one())
+        except ServerBusy as exc:
+            return exc
+        if blocked := link.blocked(model, trio.current_time()):  # by what happened to others meanwhile
+            await self._upstream.aclose()
+        return blocked
 
     async def _read(self) -> Batch:
         """Open the attempt, and read it until its first word.
@@ -280,12 +299,9 @@ class _Answer:
             raise TimedOut(field="idle" if self._has_spoken else "first_token") from None
 
     async def _open(self, link: Link) -> AsyncIterator[Batch]:
-        self._silence = trio.CancelScope()
-        if link.places is not None:
-            await self._upstream.enter_async_context(link.places.one())
         self._asked_at = trio.current_time()
         # Around all of the attempt: what a provider opens on entering is open until it is left.
-        self._upstream.enter_context(self._silence)
+        self._silence = self._upstream.enter_context(trio.CancelScope())
         # A whole body comes at the end: only the answer's own total deadline can judge it.
         self._silence.deadline = self._asked_at + (link.first_token_s if self._prompt.stream else math.inf)
         return await self._upstream.enter_async_context(link.provider.stream(self._asking))

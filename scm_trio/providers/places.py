@@ -29,6 +29,11 @@ class Places:
     def taken(self) -> int:
         return self._limiter.borrowed_tokens
 
+    @property
+    def are_taken(self) -> bool:
+        """Whether the next one has to wait."""
+        return self._limiter.available_tokens == 0
+
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
         """Wait for a place, and hold it.

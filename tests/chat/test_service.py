@@ -3,8 +3,8 @@
 import pytest
 import trio
 
-from scm_trio.chat import service as chat_service
-from scm_trio.chat.service import FORETOLD_S, Asker, Rules
+from scm_trio.chat.foretold import FORETOLD_S
+from scm_trio.chat.service import Asker, Rules
 from scm_trio.config import Ai, Streams
 from scm_trio.errors import (
     InvalidMessage,
@@ -230,13 +230,3 @@ async def test_a_foretold_cancel_is_forgotten_after_a_while(stage, autojump_cloc
     await trio.sleep(FORETOLD_S)
     service.sweep(trio.current_time())
     assert await watch(stage.begin(service, request_id="r1")) == "all of it"
-
-
-async def test_only_so_many_foretold_cancels_are_remembered(stage, autojump_clock, monkeypatch):
-    monkeypatch.setattr(chat_service, "MAX_FORETOLD", 2)
-    service = stage.service({"a": Scripted(["all of it"])})
-    for number in range(3):
-        with pytest.raises(NotFound):
-            service.cancel("user001", request_id=f"r{number}")
-    assert await watch(stage.begin(service, request_id="r0")) == "all of it"
-    assert await watch(stage.begin(service, request_id="r1")) == ""

@@ -4,6 +4,7 @@ import trio
 
 from scm_trio.errors import ProviderRateLimited, ProviderUnavailable
 from scm_trio.providers.fallback import Chain, Link, Terms
+from scm_trio.providers.places import Places
 from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
 from scm_trio.testing import open_server
 
@@ -73,6 +74,30 @@ async def test_a_provider_that_falls_silent_is_replaced_before_the_answer_s_own_
     assert said(messages[5:]) == "bc"
     assert messages[-1]["data"]["finishReason"] == "completed"
     assert rows == [("openai", "TIMEOUT"), ("azure", "TIMEOUT"), ("local", "completed")]
+
+
+async def test_who_waits_for_a_place_can_stop_at_once_and_has_spent_nothing(autojump_clock):
+    first = Scripted(["a", Stall()], name="openai", models=("m",))
+    provider = Chain([Link(first, places=Places("openai", 1))])
+    async with open_server({"openai": provider}) as server, server.peer() as peer, server.peer("user002") as other:
+        await ask(other)
+        await other.until("CHAT_STREAM_DATA")
+        await ask(peer)
+        await peer.until("CHAT_STREAM_START")
+        await trio.sleep(5)
+        began_at = trio.current_time()
+        await peer.send("CHAT_CANCEL", {"requestId": "r1"})
+        end = (await peer.until("CHAT_STREAM_END"))[-1]["data"]
+        assert trio.current_time() == began_at
+        assert (end["finishReason"], end["upstreamClosed"]) == ("cancelled", True)
+        assert (end["usage"]["promptTokens"], end["usage"]["completionTokens"]) == (0, 0)
+        rows = await server.house.database.read(
+            lambda conn: conn.exec_driver_sql(
+                "SELECT outcome, prompt_tokens, completion_tokens FROM usage WHERE user_id = 'user001'"
+            ).all()
+        )
+    assert rows == [("cancelled", 0, 0)]
+    assert len(first.prompts) == 1
 
 
 async def test_an_answer_in_one_piece_names_who_gave_it(autojump_clock):

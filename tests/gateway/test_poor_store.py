@@ -2,6 +2,7 @@
 
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 from outcome import Error
 
@@ -9,12 +10,12 @@ from scm_trio.chat.run import STORE_LIMIT_S
 from scm_trio.config import Streams
 from scm_trio.errors import StoreError
 from scm_trio.house import Parts, open_house
-from scm_trio.providers.scripted import Pause, Scripted
+from scm_trio.providers.scripted import Pause, Scripted, Stall
 from scm_trio.store.database import inline
 from scm_trio.store.writer import commit
 from scm_trio.testing import Server, virtual_clock
 
-from .serving import answer, ask, kinds, said, websocket
+from .serving import answer, ask, kinds, replies, said, websocket
 
 CONFIG = websocket(stream=Streams(resume_window_s=1.0))
 
@@ -33,9 +34,9 @@ class Disk:
 
 
 @asynccontextmanager
-async def stored_on(disk, provider):
+async def stored_on(disk, provider, config=CONFIG):
     parts = Parts(clock=virtual_clock(), offload=disk.offload, providers={"openai": provider})
-    async with open_house(CONFIG, parts) as house, trio.open_nursery() as nursery:
+    async with open_house(config, parts) as house, trio.open_nursery() as nursery:
         yield Server(house, nursery)
         nursery.cancel_scope.cancel()
 
@@ -83,3 +84,33 @@ async def test_an_end_is_stored_when_the_database_is_back(autojump_clock):
         # It is not pushed as well: this connection saw its end.
         messages = [m for m in await peer.until("CHAT_STREAM_END", "ERROR") if m["type"] != "HEARTBEAT"]
         assert kinds(messages) == ["START", "DATA", "END"]
+
+
+@pytest.mark.parametrize("delay_s", [3.0, 7.0])
+async def test_who_is_stopped_before_anybody_was_asked_has_spent_nothing(autojump_clock, delay_s):
+    disk, provider = Disk(), Scripted(["a", Stall()])
+    async with stored_on(disk, provider) as server, server.peer() as peer:
+        disk.delay_s = delay_s
+        await ask(peer, "a long question " * 20)
+        await trio.sleep(0.5)
+        await peer.send("CHAT_CANCEL", {"requestId": "r1"})
+        end = (await replies(peer, "r1", "CHAT_STREAM_END"))[-1]["data"]
+    assert (end["finishReason"], end["upstreamClosed"]) == ("cancelled", True)
+    assert end["usage"]["promptTokens"] == 0
+    assert provider.prompts == []
+
+
+async def test_an_end_that_was_stored_twice_is_told_once(autojump_clock):
+    disk, provider = Disk(), Scripted(["a", Pause(3), "b"])
+    async with stored_on(disk, provider) as server, server.peer() as peer:
+        said_by = []
+        server.house.gate.service.on_said = lambda run, said: said_by.append(said.message.content)
+        await ask(peer)
+        await peer.until("CHAT_STREAM_DATA")
+        await trio.sleep(1.5)
+        disk.delay_s = STORE_LIMIT_S + 4  # the first try is given up, and is done all the same
+        await peer.until("CHAT_STREAM_END")
+        run = server.house.gate.service.find("user001", request_id="r1")
+        await trio.sleep(60)
+        assert (run.is_stored, run.said.content, said_by) == (True, "ab", ["ab"])
+        assert await count(server, "messages") == 2

@@ -4,12 +4,12 @@ import pytest
 import trio
 import trio.testing
 
-from scm_trio.errors import ServerBusy
-from scm_trio.model import Attempt, AttemptFailed
+from scm_trio.errors import ProviderUnavailable, ServerBusy
+from scm_trio.model import Attempt, AttemptFailed, Queued
 from scm_trio.providers.breaker import THRESHOLD
 from scm_trio.providers.fallback import Chain, Link
 from scm_trio.providers.places import WAIT_LIMIT_S, Places
-from scm_trio.providers.scripted import Pause, Scripted, Stall
+from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
 from scm_trio.testing import cancel_at_every_step
 
 from .asking import ask, text
@@ -78,8 +78,32 @@ async def test_who_finds_no_place_is_served_elsewhere(autojump_clock):
         events, failure = await ask(provider)
         nursery.cancel_scope.cancel()
     assert (text(events), failure, trio.current_time()) == ("x", None, WAIT_LIMIT_S)
-    assert [event.provider for event in events if isinstance(event, Attempt)] == ["first", "second"]
-    assert AttemptFailed("SERVER_BUSY") in events
+    # Who was never asked has no attempt.
+    assert events[:2] == [Queued(), Attempt(0, "second", "m")]
+
+
+async def test_where_nobody_else_is_there_the_queue_is_told(autojump_clock):
+    provider = Chain([Link(scripted(["a", Stall()], "first"), places=Places("first", 1))])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask, provider)
+        await trio.testing.wait_all_tasks_blocked()
+        events, failure = await ask(provider)
+        nursery.cancel_scope.cancel()
+    assert events == [Queued(), AttemptFailed("SERVER_BUSY")]
+    assert (failure.code, failure.retry_after_s) == ("SERVER_BUSY", WAIT_LIMIT_S)
+
+
+async def test_who_gets_a_place_when_the_vendor_is_found_dead_does_not_ask_it(autojump_clock):
+    first = scripted([Pause(1), Fail(ProviderUnavailable())], "first")
+    link = Link(first, retries=0, places=Places("first", 1))
+    provider = Chain([link, Link(scripted(["x"], "second"))])
+    for _ in range(THRESHOLD - 1):
+        link.breakers.of("m").fail(trio.current_time(), probe=False)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(ask, provider)
+    assert len(first.prompts) == 1
+    assert link.places.taken == 0
 
 
 async def test_waiting_for_a_place_is_no_silence_of_the_vendor(autojump_clock):
