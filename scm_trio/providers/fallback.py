@@ -324,19 +324,20 @@ class _Answer:
         return (AttemptFailed(failure.code, True, None, failure.field, failure.detail),)
 
     async def _fail(self, failure: RequestFailed, breaker: Breaker) -> Batch:
-        """Close the attempt, decide what comes next, and tell it."""
+        """Judge, close the attempt, decide what comes next, and tell it."""
         # A filter has read the question: vendors charge for that.
         link, was_accepted = self._links[self._at], self._events is not None or isinstance(failure, ContentFiltered)
-        await self._close()
         another_key = link.has_another_key(failure) and self._rotations + 1 < len(link.keys or ())
-        now = trio.current_time()
-        if another_key or isinstance(failure, ServerBusy):  # the latter says nothing about the vendor
+        # Before its place goes to the next one, who should know.
+        if another_key:
             breaker.abandon(probe=self._is_probe)
         elif failure.retryable:
-            breaker.fail(now, probe=self._is_probe)
+            breaker.fail(trio.current_time(), probe=self._is_probe)
         else:
             breaker.succeed()  # it is there, and refuses
         self._breaker = None
+        await self._close()
+        now = trio.current_time()
         if self._at == 0 or self._failure is None:
             self._failure = failure
         retry_in_s = 0.0 if another_key else self._retry_in_s(link, failure, now)
@@ -362,10 +363,8 @@ class _Answer:
         """Seconds until the same provider is asked again; None: it is not."""
         if not (failure.retryable and failure.again_here) or self._retries >= link.retries:
             return None
-        if isinstance(failure, ServerBusy):
-            return None  # who has waited for a place of ours has waited long enough
         if isinstance(failure, TimedOut) and failure.field == "first_token":
-            return None  # likewise who has waited for a word
+            return None  # who has waited so long for a word has waited long enough
         # With several keys it is the first of them to wake that counts.
         resting = link.keys.failure() if link.keys is not None else None
         told_s = (resting or failure).retry_after_s or 0.0

@@ -13,7 +13,6 @@ from scm_trio.errors import (
     ProviderRateLimited,
     ProviderRejected,
     ProviderUnavailable,
-    ServerBusy,
     TimedOut,
 )
 from scm_trio.model import Attempt, AttemptFailed, Delta, Finish, FinishReason, Prompt, ToolCall, Usage
@@ -289,16 +288,6 @@ async def test_an_open_breaker_without_a_fallback_tells_the_wait(autojump_clock)
     assert events == [AttemptFailed("PROVIDER_UNAVAILABLE")]
     assert (failure.code, failure.retry_after_s) == ("PROVIDER_UNAVAILABLE", FIRST_REST_S - 5)
     assert len(first.prompts) == THRESHOLD
-
-
-async def test_without_a_place_the_next_is_asked_and_the_vendor_is_not_to_blame(autojump_clock):
-    full = Moods([Fail(ServerBusy("no place", retry_after_s=15))])
-    provider = chain(full, Scripted(["ok"], name="second", models=("m",)))
-    for _ in range(2 * THRESHOLD):
-        events, failure = await ask(provider)
-        assert (attempts(events), text(events), failure) == ([(0, "first", "m"), (1, "second", "m")], "ok", None)
-    _, failure = await ask(chain(full))
-    assert failure.code == "SERVER_BUSY"
 
 
 async def test_retries_stop_when_the_breaker_opens(autojump_clock):

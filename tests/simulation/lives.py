@@ -13,7 +13,7 @@ import trio
 from attrs import evolve, frozen
 from outcome import Error
 
-from scm_trio.chat.prompt import fits
+from scm_trio.chat.prompt import fitted
 from scm_trio.chat.run import STORE_LIMIT_S
 from scm_trio.config import Config, Store
 from scm_trio.errors import StoreError
@@ -127,7 +127,7 @@ class Life:
             now=lambda: EPOCH_S + trio.current_time(), new_id=lambda: f"{rng.getrandbits(48):012x}", jitter=rng.random
         )
         patience_s, restart = self.config.websocket.stream.first_token_timeout_s, self.config.ai.restart
-        terms = Terms(clock.jitter, fits, patience_s, restart=restart)
+        terms = Terms(clock.jitter, fitted, patience_s, restart=restart)
         providers = chain_providers(self.providers, self.config.ai, terms)
         return Parts(clock=clock, offload=disk.offload(chance, lambda: self.accepts), providers=providers)
 
