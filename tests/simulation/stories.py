@@ -10,8 +10,8 @@ from random import Random
 
 import trio
 
+from scm_trio.chat.foretold import FORETOLD_S
 from scm_trio.chat.run import CLOSE_LIMIT_S, STORE_LIMIT_S
-from scm_trio.chat.service import FORETOLD_S
 
 from .answers import Ask
 from .device import Device
