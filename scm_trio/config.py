@@ -152,7 +152,7 @@ class Provider:
     retries: int = _number(2, minimum=0)
     first_token_timeout_s: float | None = _patience("first-token-timeout")
     idle_timeout_s: float | None = _patience("idle-timeout")
-    """None: the answer's own deadlines alone; these two make silence a failure of this provider before that."""
+    """These two make silence a failure of this provider before it is one of the answer; None: as ``fallback.Link`` does."""
     prices: dict[str, Price] = field(factory=dict)
     context_tokens: int | None = field(default=None, metadata={"min": 256})
     headers: tuple[str, ...] = _secret((), "openai", "azure", "anthropic", "spark")

@@ -71,15 +71,11 @@ def _link(provider: Provider, settings: config.Provider) -> Link:
     return Link(
         provider,
         retries=settings.retries,
-        first_token_s=_or_never(settings.first_token_timeout_s),
-        idle_s=_or_never(settings.idle_timeout_s),
+        first_token_s=settings.first_token_timeout_s,
+        idle_s=math.inf if settings.idle_timeout_s is None else settings.idle_timeout_s,
         keys=provider.keys if isinstance(provider, HttpProvider) else None,
         places=None if settings.kind in _OWN else Places(provider.name, settings.max_concurrency),
     )
-
-
-def _or_never(seconds: float | None) -> float:
-    return math.inf if seconds is None else seconds
 
 
 def _echo(name: str, settings: config.Provider, **_: object) -> Scripted:

@@ -46,7 +46,8 @@ class Link:
 
     Attributes:
         retries: how often it is asked again before its first word.
-        first_token_s: an attempt to stream that stays silent for so long, once it has its place, has failed.
+        first_token_s: an attempt to stream that stays silent for so long, once it has its place, has failed; None: for half
+            of the answer's patience that is left, if another one can be asked then.
         idle_s: a stream that says nothing new for so long has broken off.
         keys: its keys, where it has some; a refused one is replaced by the next, which counts as no retry.
         places: one is held while it is asked, where they are counted.
@@ -54,7 +55,7 @@ class Link:
 
     provider: Provider
     retries: int = 2
-    first_token_s: float = math.inf
+    first_token_s: float | None = None
     idle_s: float = math.inf
     keys: KeyRing | None = None
     places: Places | None = None
@@ -302,9 +303,17 @@ class _Answer:
         self._asked_at = trio.current_time()
         # Around all of the attempt: what a provider opens on entering is open until it is left.
         self._silence = self._upstream.enter_context(trio.CancelScope())
-        # A whole body comes at the end: only the answer's own total deadline can judge it.
-        self._silence.deadline = self._asked_at + (link.first_token_s if self._prompt.stream else math.inf)
+        self._silence.deadline = self._asked_at + self._patience_s(link)
         return await self._upstream.enter_async_context(link.provider.stream(self._asking))
+
+    def _patience_s(self, link: Link) -> float:
+        """How long the link may stay silent."""
+        if not self._prompt.stream:
+            return math.inf  # a whole body comes at the end: only the answer's own total deadline can judge it
+        if link.first_token_s is not None:
+            return link.first_token_s
+        left_s = self._began_at + self._terms.patience_s - self._asked_at
+        return left_s / 2 if self._somebody_else(self._asked_at) else math.inf
 
     def _note(self, batch: Batch) -> None:
         """See when the next word is due; none is after the finish."""

@@ -58,5 +58,5 @@ def test_a_provider_is_a_member_of_chains_on_its_own_terms():
     chains = chain_providers(build_providers(ai, connect_timeout_s=5.0), ai, Terms())
     first, second = chains["a"].links
     assert (first.provider.name, first.retries, first.first_token_s, first.idle_s) == ("a", 0, 8, 15)
-    assert (second.provider.name, second.retries, second.first_token_s, second.idle_s) == ("b", 2, inf, inf)
+    assert (second.provider.name, second.retries, second.first_token_s, second.idle_s) == ("b", 2, None, inf)
     assert chains["b"].links == (second,)

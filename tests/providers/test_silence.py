@@ -47,6 +47,26 @@ async def test_who_says_nothing_in_time_is_replaced_and_not_asked_again(autojump
     assert provider.links[0].provider.open_streams == 0
 
 
+async def test_unless_told_otherwise_each_gets_half_of_what_is_left_while_there_is_another(autojump_clock):
+    row = [Link(scripted([Stall()], name)) for name in ("first", "second", "third")]
+    began_at = []
+    with trio.move_on_after(60):
+        async with Chain(row, Terms(patience_s=60)).stream(PROMPT) as batches:
+            async for batch in batches:
+                began_at += [(event.provider, trio.current_time()) for event in batch if isinstance(event, Attempt)]
+    assert began_at == [("first", 0), ("second", 30), ("third", 45)]
+    # The last one was silent until the reader left.
+    assert trio.current_time() == 60
+
+
+async def test_whom_nobody_could_replace_has_all_of_the_time(autojump_clock):
+    slow, dead = scripted([Pause(50), "a"]), Link(scripted([Fail(ProviderUnavailable())], "second"), retries=0)
+    for _ in range(THRESHOLD):
+        await ask(Chain([dead]))
+    events, failure = await ask(Chain([Link(slow), dead], Terms(patience_s=60)))
+    assert (text(events), failure, trio.current_time()) == ("a", None, 50)
+
+
 async def test_every_attempt_has_the_whole_patience(autojump_clock):
     scripts = [[Pause(FIRST_TOKEN_S - 1), Fail(ProviderUnavailable())], [Pause(FIRST_TOKEN_S - 1), "a"]]
     provider = Chain([link(Scripted(lambda _: scripts.pop(0), name="first", models=("m",)))])
