@@ -71,6 +71,13 @@ def test_a_base_url_has_to_be_a_web_address(base_url):
         Upstream("acme", base_url)
 
 
+def test_a_base_url_is_refused_without_a_word_of_it():
+    with pytest.raises(ConfigError) as refused:
+        Upstream("acme", "http://acme:hunter2")
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
 async def test_no_more_than_so_many_requests_run_at_a_time(upstream_to, memory_net):
     upstream = upstream_to(CHUNKED + CHUNK, max_concurrency=2)
     second = trio.Event()
