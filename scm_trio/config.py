@@ -3,8 +3,8 @@
 The file speaks kebab-case, milliseconds and bytes. Here durations are seconds (``*_s``); ``metadata["key"]`` holds the
 file's name of a field where it is not simply the field's name in kebab-case, ``metadata["unit"]`` is ``ms`` where the
 file's number has to be divided by 1000, ``metadata["secret"]`` marks values that are never printed,
-``metadata["min"]`` and ``metadata["max"]`` are the numbers allowed, ``metadata["url"]`` marks URLs, whose passwords are
-never printed, ``metadata["kinds"]`` names the kinds of provider that know the key.
+``metadata["min"]`` and ``metadata["max"]`` are the numbers allowed, ``metadata["url"]`` marks URLs, of which users,
+passwords and queries are never printed, ``metadata["kinds"]`` names the kinds of provider that know the key.
 ``config_loader`` reads files and the environment into these.
 """
 
@@ -131,6 +131,20 @@ PACKAGED_MODEL = "smollm2-135m-instruct"
 """What the extra ``local`` brings."""
 ECHO_MODEL = "echo"
 """What the kind ``scripted`` calls saying the question back."""
+PLACED_SPARK_MODELS = (
+    "lite",
+    "general",
+    "generalv2",
+    "generalv3",
+    "pro-128k",
+    "generalv3.5",
+    "max-32k",
+    "4.0Ultra",
+    "x1",
+    "spark-x",
+    "kjwx",
+)
+"""Those of Spark that need no ``base-url`` over WebSocket: where each of them is asked is known."""
 
 
 @frozen
@@ -158,8 +172,8 @@ class Provider:
     headers: tuple[str, ...] = _secret((), "openai", "azure", "anthropic", "spark")
     """Sent with every request over HTTP, each written like ``OpenAI-Project: proj_1``."""
     # openai, azure
-    preset: str | None = _only("openai")
-    token_limit_field: str | None = _only("openai", "azure")
+    preset: Literal["deepseek", "qwen", "moonshot", "zhipu", "ollama", "vllm", "llamacpp"] | None = _only("openai")
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] | None = _only("openai", "azure")
     include_usage: bool = _only("openai", "azure", default=True)
     images: bool | None = _only("openai", "azure", "anthropic", "scripted")
     """Whether the model takes images; None: as the vendor's usually do."""

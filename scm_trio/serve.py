@@ -37,7 +37,6 @@ async def serve(config: Config, *, on_ready: Callable[[House, int], None], parts
         ConfigError: the configuration cannot be used, or the address cannot be bound.
         StoreError: the database cannot be used.
     """
-    check_served(config)
     tls = _tls(config)
     wish = _Wish()
     with trio.open_signal_receiver(*SIGNALS) as signals:
@@ -87,18 +86,6 @@ async def _bind(config: Config) -> list[trio.SocketListener]:
         return await trio.open_tcp_listeners(server.port, host=server.host, backlog=BACKLOG)
     except OSError as exc:
         raise ConfigError(f"scm.server: cannot listen on {server.host}:{server.port}: {exc.strerror or exc}") from None
-
-
-def check_served(config: Config) -> None:
-    """Refuse what the configuration may say but this version does not do.
-
-    Raises:
-        ConfigError: names the key.
-    """
-    if config.server.workers != 1:
-        raise ConfigError(f"scm.server.workers: {config.server.workers}: this version runs one process, 1 is expected")
-    if config.broker.url != "memory://":
-        raise ConfigError("scm.broker.url: this version knows memory:// only")
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:

@@ -10,21 +10,12 @@ import trustme
 from attrs import frozen
 
 from scm_trio import serve, testing
-from scm_trio.config import Broker, Config, Server, Store, Tls
+from scm_trio.config import Config, Server, Store, Tls
 from scm_trio.errors import ConfigError
 from scm_trio.house import Parts
 from scm_trio.providers.scripted import Pause, Scripted, Stall
 from scm_trio.store.database import inline
 from scm_trio.testing import quiet_config, virtual_clock
-
-
-def test_what_this_version_does_not_do_is_refused_by_its_key():
-    serve.check_served(Config())
-    with pytest.raises(ConfigError, match=r"scm\.server\.workers: 4"):
-        serve.check_served(Config(server=Server(workers=4)))
-    with pytest.raises(ConfigError, match=r"scm\.broker\.url") as caught:
-        serve.check_served(Config(broker=Broker("redis://:password@host")))
-    assert "password" not in str(caught.value)
 
 
 def test_without_both_files_there_is_no_tls():

@@ -20,6 +20,7 @@ Path = tuple[str, ...]
 ROOT = "scm"
 ANY = "NAME"
 """Stands in a path for a name that the file chooses, of a provider or a model."""
+_UNKNOWN_NAME = re.compile(r"[\w.-]{1,40}")
 
 
 @frozen
@@ -91,9 +92,31 @@ def leaves(cls: type = Config, path: Path = (ROOT,)) -> Iterator[tuple[Path, Key
             yield here, key
 
 
+def key_at(path: Path) -> Key | None:
+    """The key that a path leads to; for a name that the file chooses, the key above it; None: nothing is called so."""
+    cls: type | None = Config
+    found: Key | None = None
+    steps = iter(path[1:])
+    for step in steps:
+        found = next((key for key in keys_of(cls) if key.name == step), None) if cls else None
+        if found is None:
+            return None
+        cls = found.section or found.entries
+        if found.entries:
+            next(steps, None)
+    return found
+
+
 def dotted(path: Path) -> str:
     """A key's name for people, on one line whatever the file calls its providers."""
     return ".".join(step if step.isprintable() else json.dumps(step) for step in path)
+
+
+def readable(name: str) -> str:
+    """The beginning of a name that nobody knows; ``api-key:abc`` is a key and its value to everybody but YAML."""
+    start = _UNKNOWN_NAME.match(name)
+    shown = start[0] if start else ""
+    return shown if shown == name else f"{shown}…"
 
 
 def capitals(name: str) -> str:

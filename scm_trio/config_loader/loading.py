@@ -9,10 +9,12 @@ import attrs
 from attrs import frozen
 
 from scm_trio.config import Config
-from scm_trio.config_loader.checks import Contradiction, contradictions
-from scm_trio.config_loader.keys import ROOT, dotted
+from scm_trio.config_loader.checks import contradictions
+from scm_trio.config_loader.contradiction import Contradiction
+from scm_trio.config_loader.keys import ROOT, dotted, key_at
 from scm_trio.config_loader.reading import Reading
 from scm_trio.config_loader.sources import Node, read_file
+from scm_trio.config_loader.values import in_file, shown
 from scm_trio.config_loader.variables import override
 from scm_trio.config_loader.vendors import local_provider, vendor_providers
 from scm_trio.errors import ConfigError
@@ -50,7 +52,7 @@ def load(path: FilePath | None, environ: Mapping[str, str]) -> Loaded:
     config = _with_default_provider(reading.section(Config, root, (ROOT,)))
     problems += reading.problems
     problems += [
-        f"{_origin(reading, found)}: {dotted(found.paths[0])}: {found.text}"
+        f"{_origin(reading, found)}: {dotted(found.paths[0])}: {_text(found)}"
         for found in contradictions(config)
         if not any(_has_failed(reading, dotted(path)) for path in found.paths)
     ]
@@ -84,8 +86,18 @@ def _has_failed(reading: Reading, key: str) -> bool:
     return any(key == bad or key.startswith(f"{bad}.") for bad in reading.failed)
 
 
+def _text(found: Contradiction) -> str:
+    key = key_at(found.paths[0])
+    got = "" if found.value is None or key is None else f", got {shown(key, in_file(key, found.value))}"
+    item = "" if found.item is None else f" (item {found.item + 1})"
+    return f"{found.text}{got}{item}"
+
+
 def _origin(reading: Reading, found: Contradiction) -> str:
     """Where the first of the keys was given, or one below it."""
+    items = reading.item_origins.get(dotted(found.paths[0]))
+    if items and found.item is not None:
+        return items[found.item]
     given = (
         origin
         for path in map(dotted, found.paths)

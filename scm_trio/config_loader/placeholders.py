@@ -29,7 +29,10 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
         if not match["end"] or not _NAME.fullmatch(name) or "${" in default:
             raise WrongValue("a placeholder ${NAME} or ${NAME:default}; a literal ${ is written $${")
         if name not in environ and not colon:
-            raise WrongValue(f"the environment variable {name} to be set, or a default: ${{{name}:default}}")
+            # Another name may as well be a piece of a password.
+            called = name if name.isupper() else "NAME"
+            which = f"the environment variable {name}" if name.isupper() else "its environment variable"
+            raise WrongValue(f"{which} to be set, or a default: ${{{called}:default}}")
         return environ.get(name, default)
 
     return _PLACEHOLDER.sub(value, text)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import attrs
 
 from scm_trio.config import Provider, ProviderKind
-from scm_trio.config_loader.keys import Key, Path, dotted, keys_of
+from scm_trio.config_loader.keys import Key, Path, dotted, keys_of, readable
 from scm_trio.config_loader.placeholders import expand, holds_placeholder
 from scm_trio.config_loader.sources import Node
 from scm_trio.config_loader.values import WrongValue, expected, parse, shown
@@ -23,6 +23,7 @@ class Reading:
     Attributes:
         problems: one line each.
         origins: where every given key was given, by its dotted path.
+        item_origins: the same of the items of lists.
         failed: the keys with a problem; their values are defaults only so that the reading can go on.
     """
 
@@ -30,6 +31,7 @@ class Reading:
         self._environ = environ
         self.problems: list[str] = []
         self.origins: dict[str, str] = {}
+        self.item_origins: dict[str, list[str]] = {}
         self.failed: set[str] = set()
 
     def section(self, cls: type, node: Node, path: Path) -> Any:
@@ -55,12 +57,18 @@ class Reading:
         if key.entries:
             return self._named(key.entries, node, path)
         self.origins[dotted(path)] = node.origin
+        items = node.value if isinstance(node.value, list) else []
+        self.item_origins[dotted(path)] = [item.origin for item in items]
         raw: object = node.value
         try:
             raw, is_text = self._raw(node)
             return parse(key, raw, is_text=is_text)
         except WrongValue as exc:
-            self._problem(path, node.origin, f"expected {exc}, got {shown(key, raw)}")
+            if exc.item is None:
+                self._problem(path, node.origin, f"expected {exc}, got {shown(key, raw)}")
+            else:
+                origin = items[exc.item].origin if items else node.origin
+                self._problem(path, origin, f"expected {exc}, got {shown(key, exc.value)} (item {exc.item + 1})")
             return key.default if key.default is not attrs.NOTHING else _stand_in(key)
 
     def _named(self, cls: type, node: Node, path: Path) -> dict[str, Any]:
@@ -80,15 +88,29 @@ class Reading:
     def _raw(self, node: Node) -> tuple[object, bool]:
         """A node's plain value with its placeholders filled in, and whether it is a text that has yet to be read."""
         if isinstance(node.value, list):
-            return [self._raw(item)[0] for item in node.value], False
+            return [self._item(index, item) for index, item in enumerate(node.value)], False
         if isinstance(node.value, str) and not node.is_text and holds_placeholder(node.value):
             return expand(node.value, self._environ), True
         return node.value, node.is_text
 
+    def _item(self, index: int, node: Node) -> object:
+        try:
+            return self._raw(node)[0]
+        except WrongValue as exc:
+            raise WrongValue(str(exc), index, node.value) from None
+
     def _refuse_unknown(self, entries: Mapping[str, Node], known: list[str], path: Path) -> None:
         for name, child in entries.items():
-            if name not in known:
-                self._problem((*path, name), child.origin, f"unknown key; {_hint(name, known)}")
+            if name in known:
+                continue
+            called = readable(name)
+            close = difflib.get_close_matches(called, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            if child.value is None and not close:
+                # In {secret: abc,def} YAML sees such a key, and it is a piece of the secret.
+                self._problem(path, child.origin, f"a key without a value, which is unknown; {hint}")
+            else:
+                self._problem((*path, called), child.origin, f"unknown key; {hint}")
 
     def _problem(self, path: Path, origin: str, text: str) -> None:
         self.failed.add(dotted(path))
@@ -106,8 +128,3 @@ def _with_kind(entries: dict[str, Node], name: str, origin: str) -> dict[str, No
     if (kind and kind.value is not None) or name not in get_args(ProviderKind):
         return entries
     return {**entries, "kind": Node(name, origin)}
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"

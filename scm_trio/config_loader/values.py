@@ -8,22 +8,33 @@ import re
 from typing import Any, Literal, get_args, get_origin
 
 from scm_trio.config_loader.keys import Key
+from scm_trio.config_loader.urls import MASK, masked
 
-MASK = "***"
 MAX_NUMBER = 2**53 - 1
 MAX_SHOWN_CHARS = 60
+MAX_SHOWN_BITS = 128
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 _DECIMAL = re.compile(r"\s*[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\s*")
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 """NUL, and what is left of bytes in the environment that are no UTF-8."""
-_URL_PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^/:@\s]*:).*(?=@)", re.IGNORECASE)
-_QUERY_PASSWORD = re.compile(r"(?P<before>[?&][^=&]*(password|passwd|secret|token|key)=)[^&#]+", re.IGNORECASE)
+PRIVATE_KEY = "PRIVATE KEY-----"
+"""Stands in every PEM text of one."""
 
 
 class WrongValue(ValueError):
-    """A value is not what its key expects; the text says what would be."""
+    """A value is not what its key expects; the text says what would be.
+
+    Attributes:
+        item: which one of a list it is about, from 0; None: the whole value.
+        value: that item.
+    """
+
+    def __init__(self, text: str, item: int | None = None, value: object = None) -> None:
+        super().__init__(text)
+        self.item = item
+        self.value = value
 
 
 def expected(key: Key) -> str:
@@ -58,7 +69,9 @@ def parse(key: Key, raw: object, *, is_text: bool) -> Any:
     if raw is None or (raw == "" and key.optional):
         return key.default
     value: Any = _read(key, raw) if is_text and isinstance(raw, str) else raw
-    if not _fits(key, value):
+    if get_origin(key.kind) is tuple and isinstance(value, list):
+        _check_items(value)
+    elif not _fits(key, value):
         raise WrongValue(expected(key))
     if _is_masked(key, value):
         raise WrongValue(f"the value itself: {MASK} only stands for it in print")
@@ -82,13 +95,20 @@ def _read(key: Key, text: str) -> object:
     return text
 
 
+def _check_items(items: list[object]) -> None:
+    for index, item in enumerate(items):
+        if not _is_text(item):
+            quotes = ", in quotes where they look like something else" if isinstance(item, bool | int | float) else ""
+            raise WrongValue(f"a list of texts{quotes}", index, item)
+
+
 def _fits(key: Key, value: object) -> bool:
     if key.kind is str:
         return _is_text(value)
     if key.kind is bool:
         return isinstance(value, bool)
     if get_origin(key.kind) is tuple:
-        return isinstance(value, list) and all(_is_text(item) for item in value)
+        return False
     if get_origin(key.kind) is Literal:
         return isinstance(value, str) and value in get_args(key.kind)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -120,28 +140,41 @@ def shown(key: Key | None, raw: object) -> str:
         return "a single value"
     if key.is_secret:
         return MASK
-    text = json.dumps(masked(raw) if isinstance(raw, str) else raw, ensure_ascii=False, default=repr)
+    if key.metadata.get("url") and not (isinstance(raw, str) and "://" in raw):
+        # Whatever it is, it may be meant for the key beside it.
+        return "a text without ://" if isinstance(raw, str) else "a single value"
+    if isinstance(raw, bytes):
+        return "binary data"
+    if isinstance(raw, int) and raw.bit_length() > MAX_SHOWN_BITS:
+        return "a far larger number"
+    text = json.dumps(_harmless(raw) if isinstance(raw, str) else raw, ensure_ascii=False)
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
-def masked(url: str) -> str:
-    """Hide the passwords in a URL: that of the user and those in the query."""
-    return _QUERY_PASSWORD.sub(rf"\g<before>{MASK}", _URL_PASSWORD.sub(rf"\g<before>{MASK}", url))
+def _harmless(text: str) -> str:
+    """A text of any key: URLs and private keys land where they do not belong, too."""
+    if PRIVATE_KEY in text:
+        return MASK
+    return masked(text) if "://" in text else text
 
 
-def printable(key: Key, value: Any) -> Any:
-    """Turn the class's value back into the file's; secrets become ``***``, so does a URL's password."""
-    if value is None or isinstance(value, bool):
+def in_file(key: Key, value: Any) -> Any:
+    """The file's own value for the class's: milliseconds for seconds, whole numbers where they are."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    if isinstance(value, (tuple, list)):
-        return [printable(key, item) for item in value]
-    if isinstance(value, str):
-        # What looks like a placeholder is one when it is read again, unless it is escaped.
-        return MASK if key.is_secret else _visible(key, value).replace("${", "$${")
     number = value * 1000 if key.is_milliseconds else value
     return round(number) if key.is_milliseconds or number == round(number) else number
 
 
-def _visible(key: Key, text: str) -> str:
-    return masked(text) if key.metadata.get("url") else text
+def printable(key: Key, value: Any) -> Any:
+    """Turn the class's value back into the file's; secrets become ``***``, and what a URL may hide as well."""
+    if isinstance(value, (tuple, list)):
+        return [printable(key, item) for item in value]
+    if not isinstance(value, str):
+        return in_file(key, value)
+    if key.is_secret or PRIVATE_KEY in value:
+        return MASK
+    text = masked(value) if key.metadata.get("url") else value
+    # What looks like a placeholder is one when it is read again, unless it is escaped.
+    return text.replace("${", "$${")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +11,6 @@ import trio
 from attrs import frozen
 
 from scm_trio import config
-from scm_trio.errors import ConfigError
 from scm_trio.model import Prompt, Turn
 from scm_trio.providers.anthropic_errors import AnthropicClassifier
 from scm_trio.providers.anthropic_reader import AnthropicReader
@@ -33,7 +31,6 @@ _WITHOUT_SAMPLING = "2026-10-21"
 """From this api-version on ``temperature`` is no field any more."""
 _ANSWER_SHARE = 4
 """One part in this many of a known context is what history is trimmed for."""
-_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
 _GAP = "\n\n"
 
 
@@ -128,11 +125,9 @@ def anthropic_provider(
         dialer: opens connections; None: to the network, with the system's certificate authorities.
 
     Raises:
-        ConfigError: ``base_url`` or ``api_version`` cannot be used.
+        ConfigError: ``base_url`` cannot be used.
     """
     version = settings.api_version or DEFAULT_API_VERSION
-    if not _VERSION.fullmatch(version):
-        raise ConfigError(f"provider {name}: api-version {version!r} is no date like {DEFAULT_API_VERSION}")
     base_url = (settings.base_url or BASE_URL).rstrip("/").removesuffix("/v1")
     upstream = configured_upstream(name, base_url, settings, connect_timeout_s=connect_timeout_s, dialer=dialer)
     keys = KeyRing(settings.keys, trio.current_time)

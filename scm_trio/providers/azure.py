@@ -8,7 +8,7 @@ from urllib.parse import quote
 import trio
 
 from scm_trio import config
-from scm_trio.errors import ConfigError, ContentFiltered
+from scm_trio.errors import ContentFiltered
 from scm_trio.providers.connections import Dialer
 from scm_trio.providers.http_provider import Offer
 from scm_trio.providers.keys import KeyRing
@@ -36,9 +36,9 @@ def azure_provider(
         dialer: opens connections; None: to the network, with the system's certificate authorities.
 
     Raises:
-        ConfigError: ``base_url`` is not the address of a resource.
+        ConfigError: ``base_url`` cannot be used.
     """
-    base_url = _resource_url(name, settings.base_url or "")
+    base_url = _resource_url(settings.base_url or "")
     upstream = configured_upstream(name, base_url, settings, connect_timeout_s=connect_timeout_s, dialer=dialer)
     keys = KeyRing(() if settings.bearer_token else settings.keys, trio.current_time)
     return OpenAi(
@@ -74,11 +74,6 @@ def _identity(bearer_token: str | None, keys: tuple[str, ...]) -> Mapping[str, s
     return {"api-key": keys[0].strip()} if keys else {}
 
 
-def _resource_url(name: str, base_url: str) -> str:
+def _resource_url(base_url: str) -> str:
     """Return the resource's own address, also where its API's was given."""
-    if "?" in base_url or "/deployments/" in base_url:
-        raise ConfigError(
-            f"provider {name}: base-url must be the resource's address, like https://NAME.openai.azure.com;"
-            " deployment and api-version are keys of their own"
-        )
     return base_url.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")

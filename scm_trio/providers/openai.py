@@ -115,9 +115,9 @@ def openai_provider(
         dialer: opens connections; None: to the network, with the system's certificate authorities.
 
     Raises:
-        ConfigError: ``base_url`` or ``preset`` cannot be used.
+        ConfigError: ``base_url`` cannot be used.
     """
-    preset = find_preset(name, settings.preset, settings.base_url)
+    preset = find_preset(settings.preset, settings.base_url)
     base_url = settings.base_url or preset.base_url
     upstream = configured_upstream(name, base_url, settings, connect_timeout_s=connect_timeout_s, dialer=dialer)
     dialect = Dialect(

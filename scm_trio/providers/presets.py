@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 
 from scm_trio.errors import (
-    ConfigError,
     ContentFiltered,
     ContextTooLong,
     ModelUnknown,
@@ -93,18 +92,10 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-def find_preset(provider: str, name: str | None, base_url: str | None) -> Preset:
-    """Return the preset called ``name``; without a name the one of ``base_url``'s domain, else what suits most.
-
-    Raises:
-        ConfigError: there is no such preset.
-    """
+def find_preset(name: str | None, base_url: str | None) -> Preset:
+    """Return the preset called ``name``; without a name the one of ``base_url``'s domain, else what suits most."""
     if name is not None:
-        try:
-            return PRESETS[name]
-        except KeyError:
-            known = ", ".join(PRESETS)
-            raise ConfigError(f"provider {provider}: preset {name!r} is none of {known}") from None
+        return PRESETS[name]
     if base_url is None:
         return OPENAI
     host = urlsplit(base_url).hostname or ""

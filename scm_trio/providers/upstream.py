@@ -206,8 +206,9 @@ def _url(url: str) -> httpx.URL:
 def _checked_url(name: str, base_url: str) -> str:
     try:
         url = httpx.URL(base_url)
-    except httpx.InvalidURL as exc:
-        raise ConfigError(f"provider {name}: base-url is no URL: {exc}") from exc
+    except httpx.InvalidURL:
+        # Not its text, which quotes pieces that may be a password's.
+        raise ConfigError(f"provider {name}: base-url is no URL") from None
     if url.scheme not in {"http", "https"} or not url.host:
         raise ConfigError(f"provider {name}: base-url must be an http:// or https:// URL")
     return base_url.rstrip("/")

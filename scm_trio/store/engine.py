@@ -57,8 +57,9 @@ def place(url: URL) -> str:
 
 def secrets(url: URL) -> list[str]:
     """Return the passwords that an error's text must not show."""
-    query = url.query.get("password", ())
-    return [word for word in (url.password, *([query] if isinstance(query, str) else query)) if word]
+    given = (url.query.get(name, ()) for name in ("password", "sslpassword"))
+    words = (word for each in given for word in ([each] if isinstance(each, str) else each))
+    return [word for word in (url.password, *words) if word]
 
 
 def make_engine(url: URL) -> Engine:

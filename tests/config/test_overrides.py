@@ -8,27 +8,33 @@ import yaml
 from scm_trio.config import Config
 from scm_trio.config_loader import effective, load, reference
 from scm_trio.config_loader.keys import ANY, dotted, leaves, variable
+from scm_trio.errors import ConfigError
 
 PATHS = list(leaves())
 NEIGHBOURS = {
     "scm.server.tls.certificate": {"SCM_SERVER_TLS_KEY": "k"},
     "scm.server.tls.key": {"SCM_SERVER_TLS_CERTIFICATE": "c"},
     "scm.ai.default-provider": {"SCM_AI_PROVIDERS_SOMETHING_KIND": "local"},
+    "scm.ai.default-model": {"SCM_AI_PROVIDERS_SOMETHING_KIND": "openai"},
     "scm.ai.fallback": {"SCM_AI_PROVIDERS_SOMETHING_KIND": "local", "SCM_AI_PROVIDERS_OTHER_KIND": "local"},
     "scm.ai.providers.NAME.transport": {
         "SCM_AI_PROVIDERS_MINE_APP_ID": "a",
+        "SCM_AI_PROVIDERS_MINE_API_KEY": "k",
         "SCM_AI_PROVIDERS_MINE_API_SECRET": "s",
         "SCM_AI_PROVIDERS_MINE_BASE_URL": "wss://example.com",
     },
 }
 """What has to be set together with a key."""
+ONLY_VALUES = {"scm.server.workers": "4", "scm.broker.url": "redis://host"}
+"""Keys that have a single possible value so far, and another one."""
+URLS = {"scm.store.url": "postgresql://host/x"}
 
 
 def texts(path, key):
     """A text for the variable that is not the default, and what it becomes in the class."""
     name = dotted(path)
     if key.metadata.get("url"):
-        return "https://example.com/x", "https://example.com/x"
+        return (URLS.get(name, "https://example.com/x"),) * 2
     if name == "scm.ai.fallback":
         return "something, other", ("something", "other")
     if name.endswith(".headers"):
@@ -81,7 +87,10 @@ def _spelled(field):
     return field.metadata.get("key", field.name.replace("_", "-"))
 
 
-@pytest.mark.parametrize(("path", "key"), PATHS, ids=[dotted(path) for path, _ in PATHS])
+CHANGEABLE = [(path, key) for path, key in PATHS if dotted(path) not in ONLY_VALUES]
+
+
+@pytest.mark.parametrize(("path", "key"), CHANGEABLE, ids=[dotted(path) for path, _ in CHANGEABLE])
 def test_every_key_can_be_overridden_by_the_environment(path, key, tmp_path):
     names = iter(("mine", "model"))
     here = tuple(next(names) if step == ANY else step for step in path)
@@ -91,6 +100,13 @@ def test_every_key_can_be_overridden_by_the_environment(path, key, tmp_path):
     config = load(file, {variable(here): text, **NEIGHBOURS.get(dotted(path), {})}).config
     assert at(config, here) == value
     assert at(config, here) != key.default
+
+
+@pytest.mark.parametrize(("name", "text"), ONLY_VALUES.items())
+def test_a_key_with_a_single_value_takes_no_other(name, text):
+    spelled = variable(tuple(name.split(".")))
+    with pytest.raises(ConfigError, match=rf"^{spelled}: {name}: expected "):
+        load(None, {spelled: text})
 
 
 def test_no_two_keys_have_the_same_variable():

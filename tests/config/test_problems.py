@@ -2,8 +2,14 @@
 
 import pytest
 
+from scm_trio.config import PLACED_SPARK_MODELS, Auth
 from scm_trio.config_loader import load
 from scm_trio.errors import ConfigError
+
+UNQUOTED = "a text that begins like this needs quotes"
+MISTAGGED = "this is no YAML: the value is not what its tag says"
+SIGNED = "transport: websocket, app-id: a, api-secret: s"
+PLACED = f"expected one of {', '.join(PLACED_SPARK_MODELS)}, or a base-url beside it"
 
 
 def test_a_wrong_value_is_told_with_key_value_type_and_line(problems):
@@ -37,6 +43,20 @@ def test_an_unknown_key_is_told_with_the_closest_one(problems):
             "scm.yaml:6: scm.auth.xyz: unknown key; known here: secret, algorithm, public-key, jwks-url, issuer, audience, "
             "leeway, user-claim, query-token, refresh"
         ),
+    ]
+
+
+def test_an_unknown_key_that_may_be_a_piece_of_a_value_is_not_told(problems):
+    known = "secret, algorithm, public-key, jwks-url, issuer, audience, leeway, user-claim, query-token, refresh"
+    assert problems("scm: {auth: {secret: hunter2,hunter3}}") == [
+        f"scm.yaml:1: scm.auth: a key without a value, which is unknown; known here: {known}"
+    ]
+    assert problems("scm: {auth: {secret:hunter2}, log: {lvel}}") == [
+        "scm.yaml:1: scm.auth.secret…: unknown key; did you mean secret?",
+        "scm.yaml:1: scm.log.lvel: unknown key; did you mean level?",
+    ]
+    assert problems("{scm: , hunter2}") == [
+        "scm.yaml:1: a key without a value: unknown key; everything stands below scm"
     ]
 
 
@@ -140,6 +160,8 @@ def test_all_problems_are_told_together_one_a_line(problems):
         ("auth.leeway", "-0.1"),
         ("auth.leeway", ".inf"),
         ("auth.leeway", "ten"),
+        ("auth.leeway", "1:" * 400 + "1.0"),
+        ("server.port", "0x" + "f" * 5000),
         ("auth.refresh", "1"),
         ("auth.refresh", '"true"'),
         ("auth.algorithm", "hs256"),
@@ -221,7 +243,7 @@ def test_a_password_in_a_url_is_never_told(problems):
     (problem,) = problems(SCM_AI_PROVIDERS_OPENAI_BASE_URL="ftp://user:hunter2@example.com")
     assert "hunter2" not in problem
     (problem,) = problems(SCM_LOG_LEVEL="postgresql://user:hun/ter2@host?password=hunter2")
-    assert problem.endswith('got "postgresql://user:***@host?password=***"')
+    assert problem.endswith('got "postgresql://***"')
 
 
 def test_the_mask_of_a_printed_configuration_is_no_secret(problems):
@@ -229,7 +251,7 @@ def test_the_mask_of_a_printed_configuration_is_no_secret(problems):
         "scm.yaml:2: scm.auth.secret: expected the value itself: *** only stands for it in print, got ***",
         (
             "scm.yaml:3: scm.store.url: expected the value itself: *** only stands for it in print, "
-            'got "postgresql://u:***@h/db"'
+            'got "postgresql://***@h/db"'
         ),
     ]
 
@@ -268,22 +290,73 @@ def test_a_filled_in_text_that_does_not_fit_is_told(problems):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("scm:\n  auth: {secret: hunter2", "scm.yaml:2: this is no YAML: expected ',' or '}', but got '<stream end>'"),
-        ("scm: 'hunter2", "scm.yaml:1: this is no YAML: found unexpected end of stream"),
-        ("scm: {}\n---\nscm: {}\n", "scm.yaml:2: this is no YAML: but found another document"),
+        ("scm:\n  auth: {secret: hunter2", "scm.yaml:2:25: this is no YAML: a comma or the closing bracket is missing"),
+        ("scm: 'hunter2", "scm.yaml:1:14: this is no YAML: the quotes are never closed"),
+        ("scm: {}\n---\nscm: {}\n", "scm.yaml:2:1: this is no YAML: one document is expected"),
         ("scm: &a [*a]", "scm.yaml: values are nested too deeply, or contain themselves"),
         ("scm: " + "[" * 5000, "scm.yaml: values are nested too deeply, or contain themselves"),
-        ("scm: {[a]: b}", "scm.yaml:1: this is no YAML: a key has to be a text"),
-        ("scm:\n  <<: {[a]: b}", "scm.yaml:2: this is no YAML: a key has to be a text"),
-        (
-            "scm:\n  <<: text",
-            "scm.yaml:2: this is no YAML: expected a mapping or list of mappings for merging, but found scalar",
-        ),
+        ("scm: {[a]: b}", "scm.yaml:1:7: this is no YAML: a key has to be a text"),
+        ("scm:\n  <<: {[a]: b}", "scm.yaml:2:8: this is no YAML: a key has to be a text"),
+        ("scm:\n  <<: text", "scm.yaml:2:7: this is no YAML: << takes a mapping or a list of such"),
         (
             "scm: {server: {port: !hunter 1}}",
-            "scm.yaml:1: this is no YAML: could not determine a constructor for the tag '!hunter'",
+            f"scm.yaml:1:22: this is no YAML: ! begins a tag, and this one is unknown; {UNQUOTED}",
         ),
-        ("scm: \x07", "scm.yaml: this is no text in UTF-8"),
+        (
+            "scm:\n  auth: {secret: *hunter2}",
+            f"scm.yaml:2:18: this is no YAML: * refers to an anchor, and there is none; {UNQUOTED}",
+        ),
+        (
+            "scm: {a: &hunter2 1, b: &hunter2 2}",
+            f"scm.yaml:1:25: this is no YAML: & names an anchor, and this one is there already; {UNQUOTED}",
+        ),
+        (
+            "scm: {a: !hunter2!x 1}",
+            f"scm.yaml:1:10: this is no YAML: ! begins a tag, and this one is unknown; {UNQUOTED}",
+        ),
+        (
+            "scm:\n  auth: {secret: @hunter2}",
+            f"scm.yaml:2:18: this is no YAML: nothing can begin with this character; {UNQUOTED}",
+        ),
+        (
+            'scm: {auth: {secret: "hunter\\2"}}',
+            (
+                "scm.yaml:1:30: this is no YAML: between double quotes a backslash begins an escape, and this is none; "
+                "single ones take it"
+            ),
+        ),
+        (
+            "scm:\n  auth:\n    secret: hunter: 2",
+            "scm.yaml:3:19: this is no YAML: a colon is not allowed here; a text that holds one needs quotes",
+        ),
+        (
+            "scm:\n  auth:\n    issuer: me\n    secret:hunter2\n  log: {}",
+            "scm.yaml:5:3: this is no YAML: a key needs a colon and a space behind it",
+        ),
+        (
+            'scm:\n  auth:\n    secret: "hunt"er2"',
+            "scm.yaml:3:19: this is no YAML: the indentation is wrong, or a text needs quotes",
+        ),
+        ("scm: >hunter2", "scm.yaml:1:7: this is no YAML: it cannot be read from here on"),
+        ("%YAML hunter2\n---\nscm:", "scm.yaml:1:7: this is no YAML: it cannot be read from here on"),
+        ("scm: {auth: {secret: !!bool hunter2}}", f"scm.yaml:1:22: {MISTAGGED}"),
+        ("scm: {auth: {secret: !!int ''}}", f"scm.yaml:1:22: {MISTAGGED}"),
+        ("scm: {auth: {secret: !!int hunter2}}", f"scm.yaml:1:22: {MISTAGGED}"),
+        ("scm: {auth: {secret: !!float hunter2}}", f"scm.yaml:1:22: {MISTAGGED}"),
+        ("scm: {auth: {secret: !!binary hunter2}}", f"scm.yaml:1:22: {MISTAGGED}"),
+        (
+            "scm: {auth: {secret: !!omap hunter2}}",
+            f"scm.yaml:1:22: this is no YAML: ! begins a tag, and this one is unknown; {UNQUOTED}",
+        ),
+        ('scm: "\\UFFFFFFFF"', "scm.yaml:1:9: this is no YAML: a number that is far too large"),
+        (
+            f"%YAML 1.{'9' * 5000}\n---\nscm:",
+            "scm.yaml:1:9: this is no YAML: a number that is far too large",
+        ),
+        (
+            "scm:\n  # hm\n  log: \x07",
+            "scm.yaml:3:8: this is no YAML: a character that is not allowed, or only escaped",
+        ),
         ("- scm", "scm.yaml:1: expected a mapping with the key scm"),
         ("scm", "scm.yaml:1: expected a mapping with the key scm"),
         ("scm: 7", "scm.yaml:1: scm: expected a mapping of keys, got a single value"),
@@ -299,14 +372,33 @@ def test_a_key_that_is_given_twice_is_refused(problems):
         "scm.yaml:6: scm: given before, in line 1",
         "scm.yaml:4: scm.auth.issuer: given before, in line 3",
     ]
+    assert problems("scm: {auth: {secret: {hunter2, hunter2}}, log: {x: 1, x: 1}}\na: 1\na: 1") == [
+        "scm.yaml:3: a key is given before, in line 2",
+        "scm.yaml:1: scm.auth.secret: a key in it is given before, in line 1",
+        "scm.yaml:1: scm.log: a key in it is given before, in line 1",
+        "scm.yaml:3: a: unknown key; everything stands below scm",
+        "scm.yaml:1: scm.auth.secret: expected a text, got a mapping",
+        "scm.yaml:1: scm.log.x: unknown key; known here: format, level",
+    ]
 
 
 def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
     with pytest.raises(ConfigError, match=r"nope\.yaml: No such file or directory"):
         load(tmp_path / "nope.yaml", {})
     (tmp_path / "scm.yaml").write_bytes(b"scm: \xff\xfe")
-    with pytest.raises(ConfigError, match="this is no text in UTF-8"):
+    with pytest.raises(ConfigError, match=r"scm\.yaml:1:6: this is no text in UTF-8"):
         load(tmp_path / "scm.yaml", {})
+
+
+def test_a_file_as_some_editors_write_it_can_be_read(tmp_path):
+    text = "scm: {server: {port: 1}}"
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "scm.yaml").write_bytes(text.encode(encoding))
+        assert load(tmp_path / "scm.yaml", {}).config.server.port == 1
+
+
+def test_what_only_looks_like_more_than_a_text_is_a_text(read):
+    assert read("scm: {auth: {secret: =, issuer: <<}}").auth == Auth(secret="=", issuer="<<")
 
 
 # ---- contradictions
@@ -319,38 +411,63 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
         ("server: {tls: {key: k}}", ["server.tls.key: needs scm.server.tls.certificate as well"]),
         (
             "websocket: {heartbeat: {interval: 5000, timeout: 5000}}",
-            ["websocket.heartbeat.timeout: expected more than scm.websocket.heartbeat.interval"],
+            ["websocket.heartbeat.timeout: expected more than scm.websocket.heartbeat.interval (5000), got 5000"],
         ),
         (
-            "websocket: {heartbeat: {interval: 300000}}",
-            ["websocket.heartbeat.timeout: expected more than scm.websocket.heartbeat.interval"],
+            "websocket: {heartbeat: {interval: 400000}}",
+            ["websocket.heartbeat.timeout: expected more than scm.websocket.heartbeat.interval (400000), got 300000"],
         ),
-        ("auth: {jwks-url: 'ftp://x'}", ["auth.jwks-url: expected a URL with http:// or https://"]),
+        (
+            "auth: {jwks-url: 'ftp://x?code=hunter2'}",
+            ['auth.jwks-url: expected a URL with http:// or https://, got "ftp://x?***"'],
+        ),
+        (
+            'auth: {public-key: "-----BEGIN RSA PRIVATE KEY-----\\nhunter2"}',
+            [
+                (
+                    "auth.public-key: expected a public key or a certificate in PEM, or the path of such a file, "
+                    "got a private key"
+                )
+            ],
+        ),
+        ("server: {workers: 4}", ["server.workers: expected 1, since this version runs one process, got 4"]),
+        (
+            "broker: {url: 'rediss://u@t:hunter2@host/0'}",
+            ['broker.url: expected memory://, the only one that this version knows, got "rediss://***@host/0"'],
+        ),
+        (
+            "store: {url: 'mysql://x/y'}",
+            [('store.url: expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, got "mysql://x/y"')],
+        ),
+        (
+            "store: {url: nonsense}",
+            [("store.url: expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, got a text without ://")],
+        ),
         (
             "ai: {default-provider: a, fallback: [b, c], providers: {b: {kind: local}}}",
             [
-                'ai.default-provider: no provider is called "a"; there are b',
-                'ai.fallback: no provider is called "c"; there are b',
+                'ai.default-provider: expected the name of a provider (b), got "a"',
+                'ai.fallback: expected the name of a provider (b), got "c" (item 2)',
             ],
         ),
         (
             "ai: {aliases: {fast: {provider: b, model: m}}, providers: {a: {kind: local}}}",
-            ['ai.aliases.fast.provider: no provider is called "b"; there are a'],
+            ['ai.aliases.fast.provider: expected the name of a provider (a), got "b"'],
         ),
         (
             "ai: {aliases: {fast: {provider: a, model: m}}, providers: {a: {kind: openai, models: [x, y]}}}",
-            ['ai.aliases.fast.model: a does not offer "m"; its models are x, y'],
+            ['ai.aliases.fast.model: expected a model that a offers (x, y), got "m"'],
         ),
         (
             "ai: {aliases: {fast: {provider: a, model: m}}, providers: {a: {kind: local, model-path: /models/x.gguf}}}",
-            ['ai.aliases.fast.model: a does not offer "m"; its models are x'],
+            ['ai.aliases.fast.model: expected a model that a offers (x), got "m"'],
         ),
         (
             "ai: {quota: {tokens-per-day: 1024}, providers: {a: {kind: local}}}",
             [
                 (
-                    "ai.quota.tokens-per-day: expected 0 or more than scm.ai.quota.answer-tokens (1024): "
-                    "no request would fit"
+                    "ai.quota.tokens-per-day: expected 0 or more than scm.ai.quota.answer-tokens (1024), "
+                    "or else no request would fit, got 1024"
                 )
             ],
         ),
@@ -358,8 +475,8 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
             "ai: {quota: {users: {ann: {tokens-per-day: 5, requests-per-day: 1}}, answer-tokens: 5}}",
             [
                 (
-                    "ai.quota.users.ann.tokens-per-day: expected 0 or more than scm.ai.quota.answer-tokens (5): "
-                    "no request would fit"
+                    "ai.quota.users.ann.tokens-per-day: expected 0 or more than scm.ai.quota.answer-tokens (5), "
+                    "or else no request would fit, got 5"
                 )
             ],
         ),
@@ -370,30 +487,94 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
                 "ai.quota.users.ann.cost-per-day: needs the prices of some model; no provider has any",
             ],
         ),
-        ("ai: {default-provider: openai}", ['ai.default-provider: no provider is called "openai"; there are local']),
+        (
+            "ai: {default-provider: openai}",
+            ['ai.default-provider: expected the name of a provider (local), got "openai"'],
+        ),
+        (
+            "ai: {default-model: nope, providers: {a: {kind: openai, models: [x, y]}, b: {kind: openai}}}",
+            ['ai.default-model: expected an alias, or a model of a, the default provider (x, y), got "nope"'],
+        ),
+        (
+            "ai: {default-model: nope, providers: {a: {kind: azure, base-url: 'https://x', deployment: d}}}",
+            ['ai.default-model: expected an alias, or a model of a, the default provider (d), got "nope"'],
+        ),
+        (
+            "ai: {providers: {openai: {preset: deepsek, token-limit-field: max}}}",
+            [
+                (
+                    "ai.providers.openai.preset: expected one of deepseek, qwen, moonshot, zhipu, ollama, vllm, "
+                    'llamacpp, got "deepsek"'
+                ),
+                'ai.providers.openai.token-limit-field: expected one of max_tokens, max_completion_tokens, got "max"',
+            ],
+        ),
+        (
+            "ai: {providers: {anthropic: {api-version: latest}}}",
+            ['ai.providers.anthropic.api-version: expected a date like 2023-06-01, got "latest"'],
+        ),
         (
             "ai: {providers: {a_b: {kind: local}, A-b: {kind: local}}}",
             ['ai.providers.A-b: expected a name that differs from "a_b" by more than case and punctuation'],
         ),
         (
             "ai: {providers: {openai: {base-url: 'example.com'}}}",
-            ["ai.providers.openai.base-url: expected a URL with http:// or https://"],
+            ["ai.providers.openai.base-url: expected a URL with http:// or https://, got a text without ://"],
         ),
         (
             "ai: {providers: {openai: {base-url: 'http://[::1'}}}",
-            ["ai.providers.openai.base-url: expected a URL with http:// or https://"],
+            ['ai.providers.openai.base-url: expected a URL with http:// or https://, got "http://***"'],
         ),
         (
             "ai: {providers: {openai: {base-url: 'wss://x'}}}",
-            ["ai.providers.openai.base-url: expected a URL with http:// or https://"],
+            ['ai.providers.openai.base-url: expected a URL with http:// or https://, got "wss://x"'],
+        ),
+        (
+            "ai: {providers: {openai: {base-url: 'https://x/v1?sig=hunter2'}}}",
+            [('ai.providers.openai.base-url: expected a URL without a query and a fragment, got "https://x/v1?***"')],
+        ),
+        (
+            "ai: {providers: {azure: {base-url: 'https://x.example/openai/deployments/d'}}}",
+            [
+                (
+                    "ai.providers.azure.base-url: expected the address of the resource, like "
+                    "https://NAME.openai.azure.com; deployment and api-version are keys of their own, "
+                    'got "https://x.example/openai/deployments/d"'
+                )
+            ],
+        ),
+        (
+            'ai: {providers: {openai: {api-key: "hunter2\\nX: y"}, azure: {base-url: "https://x", api-keys: [k, é]}}}',
+            [
+                "ai.providers.openai.api-key: expected printable characters of ASCII, got ***",
+                "ai.providers.azure.api-keys: expected printable characters of ASCII, got *** (item 2)",
+            ],
         ),
         (
             "ai: {providers: {spark: {transport: websocket, base-url: 'https://x'}}}",
             [
-                "ai.providers.spark.base-url: expected a URL with ws:// or wss://",
+                'ai.providers.spark.base-url: expected a URL with ws:// or wss://, got "https://x"',
                 "ai.providers.spark.app-id: missing; spark over websocket signs with it",
                 "ai.providers.spark.api-secret: missing; spark over websocket signs with it",
+                "ai.providers.spark.api-key: missing; spark over websocket signs with it",
             ],
+        ),
+        (
+            f"ai: {{providers: {{spark: {{{SIGNED}, api-keys: [hunter2, hunter3]}}}}}}",
+            [
+                (
+                    "ai.providers.spark.api-keys: expected a single one: "
+                    "over websocket it is the key that belongs to api-secret"
+                )
+            ],
+        ),
+        (
+            f"ai: {{providers: {{spark: {{{SIGNED}, api-key: k, models: [x1, foo]}}}}}}",
+            [f'ai.providers.spark.models: {PLACED}, got "foo" (item 2)'],
+        ),
+        (
+            f"ai: {{providers: {{spark: {{{SIGNED}, api-key: k, models: [foo], domain: bar}}}}}}",
+            [f'ai.providers.spark.domain: {PLACED}, got "bar"'],
         ),
         (
             "ai: {providers: {azure: {api-key: k}}}",
@@ -402,8 +583,9 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
         (
             "ai: {providers: {openai: {headers: ['no colon', 'Bad Name: x', 'Authorization: s3cret', 'X: ok']}}}",
             [
-                *["ai.providers.openai.headers: expected texts like OpenAI-Project: proj_1"] * 2,
-                "ai.providers.openai.headers: Authorization is the provider's own to send",
+                "ai.providers.openai.headers: expected texts like OpenAI-Project: proj_1 (item 1)",
+                "ai.providers.openai.headers: expected texts like OpenAI-Project: proj_1 (item 2)",
+                "ai.providers.openai.headers: Authorization is the provider's own to send (item 3)",
             ],
         ),
         (
@@ -439,8 +621,76 @@ def test_an_alias_that_leads_nowhere_is_told_with_its_line(problems):
               one: {kind: openai}
     """) == [
         "scm.yaml:6: scm.ai.aliases.fast.model: missing; expected a text",
-        'scm.yaml:11: scm.ai.aliases.smart.provider: no provider is called "two"; there are one',
+        'scm.yaml:11: scm.ai.aliases.smart.provider: expected the name of a provider (one), got "two"',
     ]
+
+
+def test_the_item_of_a_list_that_is_wrong_is_told_with_its_own_line(problems):
+    assert problems(
+        """
+        scm:
+          ai:
+            fallback:
+              - one
+              - two
+            providers:
+              one:
+                kind: openai
+                models:
+                  - gpt
+                  - 4.0
+                  - true
+          server:
+            trusted-proxies: [a, "${NOPE}"]
+        """,
+        SCM_WEBSOCKET_ALLOWED_ORIGINS="https://a, \udcff",
+    ) == [
+        (
+            "scm.yaml:15: scm.server.trusted-proxies: expected the environment variable NOPE to be set, "
+            'or a default: ${NOPE:default}, got "${NOPE}" (item 2)'
+        ),
+        (
+            "SCM_WEBSOCKET_ALLOWED_ORIGINS: scm.websocket.allowed-origins: expected a list of texts, "
+            'got "\\udcff" (item 2)'
+        ),
+        (
+            "scm.yaml:12: scm.ai.providers.one.models: expected a list of texts, in quotes where they look like "
+            "something else, got 4.0 (item 2)"
+        ),
+        'scm.yaml:6: scm.ai.fallback: expected the name of a provider (one), got "two" (item 2)',
+    ]
+
+
+def test_a_contradiction_is_told_with_the_variable_that_made_it(problems):
+    assert problems("scm: {ai: {providers: {openai: {models: [a]}}}}", SCM_AI_DEFAULT_MODEL="nope") == [
+        (
+            "SCM_AI_DEFAULT_MODEL: scm.ai.default-model: "
+            'expected an alias, or a model of openai, the default provider (a), got "nope"'
+        )
+    ]
+    assert problems(SCM_STORE_URL="mysql://u:hunter2@x/y") == [
+        (
+            "SCM_STORE_URL: scm.store.url: expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, "
+            'got "mysql://***@x/y"'
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ai: {default-model: fast, aliases: {fast: {provider: b, model: x}}, providers: {a: {kind: local}, b: {kind: openai}}}",
+        "ai: {default-model: anything, providers: {a: {kind: openai}}}",
+        "ai: {default-model: d, providers: {a: {kind: openai}, b: {kind: openai, models: [e]}}}",
+        "ai: {default-model: x1, providers: {s: {kind: spark, domain: x1}}}",
+        f"ai: {{providers: {{spark: {{{SIGNED}, api-keys: [k], models: [x1, kjwx]}}}}}}",
+        f"ai: {{providers: {{spark: {{{SIGNED}, api-key: k, models: [mine], base-url: 'wss://x/y'}}}}}}",
+        "ai: {providers: {azure: {base-url: 'https://x.example/openai/v1', api-version: preview, api-key: k}}}",
+        'ai: {providers: {openai: {api-key: "k\\n"}}}',
+    ],
+)
+def test_what_goes_together_is_taken(read, text):
+    read(f"scm: {{{text}}}")
 
 
 def test_a_contradiction_is_not_told_where_a_value_is_wrong_anyway(problems):

@@ -45,13 +45,17 @@ def settings(folder: Path, upstream_url: str | None = None, **sections: Any) -> 
     Without titles, unless the section asks for them: each is one more question to the provider, at a moment of
     its own, with a row of its own in the ledger.
     """
-    providers: dict[str, Any] = {"echo": {"kind": "scripted"}}
+    ai: dict[str, Any] = {"default-provider": "echo", "providers": {"echo": {"kind": "scripted"}}}
     if upstream_url is not None:
         fake = {"kind": "openai", "base-url": upstream_url, "api-key": "a key for the fake"}
-        providers = {"openai": fake, **providers}
+        ai = {
+            "default-provider": "openai",
+            "default-model": "gpt-4",
+            "providers": {"openai": fake, **ai["providers"]},
+        }
     whole = {
         "auth": {"secret": SECRET, "refresh": True},
-        "ai": {"default-provider": next(iter(providers)), "default-model": "gpt-4", "providers": providers},
+        "ai": ai,
         "store": {"url": f"sqlite:///{folder / 'chat.db'}"},
         "websocket": {"message": {"rate-limit": 0}},
         **sections,

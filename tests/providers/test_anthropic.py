@@ -371,13 +371,9 @@ async def test_no_key_is_sent_where_there_is_none(listen):
     assert b"anthropic-version: 2023-06-01" in seen[0]
 
 
-@pytest.mark.parametrize(
-    ("settings", "what"),
-    [({"base_url": "nowhere"}, "base-url"), ({"api_version": "2023-06-01\r\nX: y"}, "api-version")],
-)
-def test_a_configuration_that_cannot_be_used_is_refused(settings, what):
-    with pytest.raises(errors.ConfigError, match=f"claude.*{what}"):
-        anthropic_provider("claude", config.Provider(kind="anthropic", **settings), connect_timeout_s=5)
+def test_a_configuration_that_cannot_be_used_is_refused():
+    with pytest.raises(errors.ConfigError, match=r"claude.*base-url"):
+        anthropic_provider("claude", config.Provider(kind="anthropic", base_url="nowhere"), connect_timeout_s=5)
 
 
 def test_a_key_in_the_environment_is_enough():

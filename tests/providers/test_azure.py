@@ -166,16 +166,8 @@ async def test_the_address_of_the_resource_may_come_with_that_of_its_api(listen,
     assert seen[0].startswith(b"POST /proxy/openai/v1/chat/completions HTTP/1.1\r\n")
 
 
-@pytest.mark.parametrize(
-    "base_url",
-    [
-        None,
-        "acme",
-        "https://acme.openai.azure.com/?api-version=2024-10-21",
-        "https://acme.openai.azure.com/openai/deployments/chat/chat/completions",
-    ],
-)
-def test_an_address_that_is_no_resources_is_refused(base_url):
+@pytest.mark.parametrize("base_url", [None, "acme"])
+def test_an_address_that_is_none_is_refused(base_url):
     with pytest.raises(errors.ConfigError, match=r"azure: base-url must be"):
         configured(base_url=base_url)
 

@@ -308,10 +308,9 @@ async def test_no_key_is_sent_where_there_is_none(listen):
     }
 
 
-@pytest.mark.parametrize("settings", [{"base_url": "nowhere"}, {"preset": "nobody"}])
-def test_a_configuration_that_cannot_be_used_is_refused(settings):
+def test_a_configuration_that_cannot_be_used_is_refused():
     with pytest.raises(errors.ConfigError, match="acme"):
-        openai_provider("acme", config.Provider(kind="openai", **settings), connect_timeout_s=5)
+        openai_provider("acme", config.Provider(kind="openai", base_url="nowhere"), connect_timeout_s=5)
 
 
 async def test_no_connection_in_time_is_a_timeout(autojump_clock):

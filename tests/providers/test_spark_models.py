@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from scm_trio.providers.spark_models import spark_model
+from scm_trio.config import PLACED_SPARK_MODELS
+from scm_trio.providers.spark_models import _MODELS, spark_model
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,7 @@ from scm_trio.providers.spark_models import spark_model
 )
 def test_every_model_has_the_address_that_fits_its_domain(domain, url):
     assert spark_model(domain).websocket_url == url
+
+
+def test_the_configuration_knows_the_models_that_need_no_address():
+    assert tuple(name for name, model in _MODELS.items() if model.websocket_url) == PLACED_SPARK_MODELS

@@ -70,6 +70,13 @@ def test_a_base_url_has_to_be_a_web_address(base_url):
         Upstream("acme", base_url)
 
 
+def test_a_base_url_is_refused_without_a_word_of_it():
+    with pytest.raises(ConfigError) as refused:
+        Upstream("acme", "http://acme:hunter2")
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
 async def test_no_connection_in_time_is_a_timeout_that_says_so(autojump_clock):
     async def open_stream(host, port):
         await trio.sleep_forever()

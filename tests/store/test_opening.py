@@ -33,6 +33,11 @@ async def test_a_wrong_url_is_a_configuration_error_that_does_not_repeat_it(url)
     assert "@" not in str(caught.value)
 
 
+def test_every_password_of_a_url_is_known():
+    url = engines.parse_url("postgresql://ann:p%40ss@db/store?password=two&sslpassword=three&sslmode=require")
+    assert sorted(engines.secrets(url)) == ["p@ss", "three", "two"]
+
+
 async def test_postgresql_without_its_driver_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigError, match=r"store\.url: .*scm-trio\[postgres\]"):
