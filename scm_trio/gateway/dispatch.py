@@ -96,21 +96,44 @@ def _check_room(link: Link) -> None:
         raise TooManyStreams("per connection", limit=limit)
 
 
+def cancel_at_once(link: Link, received: Received) -> bool:
+    """Stop an answer of the user's own, ahead of all that waits to be done: a model that nobody wants costs money.
+
+    Where there is nothing to stop, or nothing yet, ``cancel_stream`` decides in its turn. A request that is still waiting
+    before it begins as a cancelled one, because the cancel is foretold here.
+
+    Returns:
+        Whether that was all there is to do.
+    """
+    if received.kind != "CHAT_CANCEL" or received.user_id not in (None, link.user_id):
+        return False
+    message_id, request_id = _named(received)
+    try:
+        link.gate.service.cancel(link.user_id, message_id=message_id, request_id=request_id)
+    except NotFound:
+        return False
+    return True
+
+
 async def cancel_stream(link: Link, received: Received) -> None:
-    cancel: messages.ChatCancel = received.data
-    request_id: str | None = cancel.request_id
-    if cancel.message_id is None and request_id is None:
-        request_id = received.request_id
-    if cancel.message_id is None and request_id is None:
+    message_id, request_id = _named(received)
+    if message_id is None and request_id is None:
         raise InvalidMessage(field="data.requestId", expected="one_of")
     try:
-        link.gate.service.cancel(link.user_id, message_id=cancel.message_id, request_id=request_id)
+        link.gate.service.cancel(link.user_id, message_id=message_id, request_id=request_id)
     except NotFound:
-        if cancel.message_id is not None and link.gate.service.is_live(cancel.message_id):
-            await _overrule(link, cancel.message_id)
+        if message_id is not None and link.gate.service.is_live(message_id):
+            await _overrule(link, message_id)
         # One that has just ended, and whose END is still to be sent here, says so by that.
-        elif not any(_is(viewer.run, link, cancel.message_id, request_id) for viewer in link.viewers.values()):
+        elif not any(_is(viewer.run, link, message_id, request_id) for viewer in link.viewers.values()):
             raise
+
+
+def _named(received: Received) -> tuple[str | None, str | None]:
+    """The ids of the answer and of the request that a CHAT_CANCEL is about."""
+    cancel: messages.ChatCancel = received.data
+    request_id: str | None = cancel.request_id
+    return cancel.message_id, received.request_id if cancel.message_id is None and request_id is None else request_id
 
 
 async def _overrule(link: Link, message_id: str) -> None:
