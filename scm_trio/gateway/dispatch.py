@@ -68,7 +68,7 @@ async def answer_heartbeat(link: Link, received: Received) -> None:
 async def start_stream(link: Link, received: Received) -> None:
     request: messages.ChatRequest = received.data
     request_id = request_id_of(received)
-    if request_id is not None and any(viewer.request_id == request_id for viewer in link.viewers.values()):
+    if request_id is not None and any(_answers(viewer, link, request_id) for viewer in link.viewers.values()):
         return  # the same request again, on the connection that is being answered already
     if request_id is not None and link.gate.service.has(link.user_id, request_id):
         # It may have been asked in a session that is not the user's any more.
@@ -84,6 +84,11 @@ async def start_stream(link: Link, received: Received) -> None:
         viewer.move(0, resumed=True)
     if not is_global_id(asker.session_id):
         link.open_session(asker.session_id)  # his own; another's is opened when it is known that he may ask there
+
+
+def _answers(viewer: Viewer, link: Link, request_id: str) -> bool:
+    """Whether that request is answered here. A CHAT_RESUME of another answer may have had the same id, and is none."""
+    return viewer.request_id == request_id and _is(viewer.run, link, None, request_id)
 
 
 def _refund(link: Link) -> None:
