@@ -14,10 +14,11 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from scm_trio.chat.limits import Verdict
 from scm_trio.errors import CloseCode, Disconnect, RateLimited, RequestFailed, StoreError
-from scm_trio.gateway.dispatch import UNCOUNTED, cancel_at_once, dispatch, repeatable
+from scm_trio.gateway.dispatch import UNCOUNTED, cancel_at_once, dispatch, repeatable, request_id_of
 from scm_trio.gateway.inbox import Inbox
 from scm_trio.gateway.link import Link
-from scm_trio.protocol.codec import Received, decode_client, request_id_of
+from scm_trio.protocol.codec import Received, decode_client
+from scm_trio.protocol.codec import request_id_of as request_id_in
 
 MAX_INVALID = 10
 INVALID_WINDOW_S = 60.0
@@ -57,7 +58,7 @@ async def _read_on(link: Link, websocket: WebSocketConnection, inbox: Inbox) -> 
             received = decode_client(text)
         except RequestFailed as exc:
             link.gate.metrics.message_in("invalid")
-            await inbox.put(partial(link.send_error, exc, request_id_of(text)))
+            await inbox.put(partial(link.send_error, exc, request_id_in(text)))
             _judge(invalid)
             continue
         link.gate.metrics.message_in(received.kind)
@@ -105,5 +106,5 @@ async def _may_pass(link: Link, received: Received) -> bool:
             if await service.knows(link.user_id, request_id):
                 link.gate.rates.lend(link.user_id)
                 return True
-    await link.send_error(RateLimited(retry_after_s=wait_s), received.request_id, session_id=received.session_id)
+    await link.send_error(RateLimited(retry_after_s=wait_s), request_id_of(received), session_id=received.session_id)
     return False
