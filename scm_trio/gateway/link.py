@@ -260,8 +260,8 @@ class Link:
             await next(iter(self.viewers.values())).over.wait()
 
     def disconnect(self, reason: Disconnect | None) -> None:
-        """End the connection; the first reason counts, None is the peer's own leaving."""
-        if self.reason is None:
+        """End the connection; the first reason counts, None is the peer's own leaving, after which none counts."""
+        if self.reason is None and not self._has_left:
             self.reason = reason
         self.nursery.cancel_scope.cancel()
 
