@@ -66,6 +66,8 @@ TOKEN_TTL_S = 3600.0
 RECONNECT_SPREAD_S = 5.0
 """Clients that are sent away together come back spread over this time."""
 FAREWELL_LIMIT_S = 5.0
+HURRIED_LIMIT_S = 0.5
+"""How long each of these may take after a second signal."""
 CLOSE_LIMIT_S = 20.0
 """How long answers may take to be sealed when the house is left in a hurry."""
 DISK_THREADS = 4
@@ -103,25 +105,54 @@ class House:
     sidework: Sidework
 
     async def drain(self, grace_s: float, hurry: trio.Event) -> None:
-        """Finish what runs, interrupt the rest, and send everybody away with a word: who watches nothing goes first."""
+        """Finish what runs, interrupt the rest, and send everybody away with a word, each as soon as he watches nothing.
+
+        HTTP requests that are being answered have the same grace. ``hurry`` ends every patience but that of the store.
+        """
         self.gate.service.draining = True
         self.sidework.close()
-        for connection in self.gate.hub.everyone():
-            if connection.is_told:
-                self._send_away(connection)
-        await self.gate.service.drain(grace_s, hurry)
-        # The runs have ended; that has yet to be told.
-        with trio.move_on_after(FAREWELL_LIMIT_S):
+        async with trio.open_nursery() as requests:
+            requests.start_soon(self._answer_requests, grace_s, hurry)
+            async with trio.open_nursery() as farewells:
+                for connection in self.gate.hub.everyone():
+                    farewells.start_soon(self._send_away_in_time, connection)
+                await self.gate.service.drain(grace_s, hurry)
+                # The runs have ended; that has yet to be told.
+                async with _patience(FAREWELL_LIMIT_S, hurry):
+                    for connection in self.gate.hub.everyone():
+                        await connection.told()
+                farewells.cancel_scope.cancel()
             for connection in self.gate.hub.everyone():
-                await connection.told()
-        for connection in self.gate.hub.everyone():
-            self._send_away(connection)
-        with trio.move_on_after(FAREWELL_LIMIT_S):
-            await self.gate.hub.wait_empty()
+                self._send_away(connection)
+            async with _patience(FAREWELL_LIMIT_S, hurry):
+                await self.gate.hub.wait_empty()
+
+    async def _answer_requests(self, grace_s: float, hurry: trio.Event) -> None:
+        async with _patience(grace_s, hurry):
+            await self.listener.finish()
+
+    async def _send_away_in_time(self, connection: Connection) -> None:
+        await connection.told()
+        self._send_away(connection)
 
     def _send_away(self, connection: Connection) -> None:
         wait_s = self.gate.clock.jitter() * RECONNECT_SPREAD_S
         connection.disconnect(Disconnect(CloseCode.GOING_AWAY, "SHUTTING_DOWN", retry_after_s=wait_s))
+
+
+@asynccontextmanager
+async def _patience(limit_s: float, hurry: trio.Event) -> AsyncIterator[None]:
+    """Leave the block after this time, or a moment after ``hurry``: who takes his frames has got the last one by then."""
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + limit_s
+        nursery.start_soon(_shorten_when, hurry, nursery.cancel_scope)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def _shorten_when(hurry: trio.Event, scope: trio.CancelScope) -> None:
+    await hurry.wait()
+    scope.deadline = min(scope.deadline, trio.current_time() + HURRIED_LIMIT_S)
 
 
 @asynccontextmanager

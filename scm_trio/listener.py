@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 
 import h11
 import trio
 from attrs import define, field, frozen
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scm_trio.errors import InvalidMessage
 from scm_trio.gateway.door import receive_visitor
@@ -62,6 +63,19 @@ class _Visitor:
     request: h11.Request
 
 
+@define(eq=False)
+class _Stranger:
+    """A socket that is no chat connection: its request is being read, or answered over plain HTTP.
+
+    Attributes:
+        patience: around everything that is done for it.
+        is_served: a request of it is being answered.
+    """
+
+    patience: trio.CancelScope = field(factory=trio.CancelScope)
+    is_served: bool = False
+
+
 @define
 class Listener:
     """Handles one accepted stream after the other; ``welcome`` is the handler.
@@ -73,7 +87,8 @@ class Listener:
     app: ASGIApp
     tls: ssl.SSLContext | None = None
     body_limits: Mapping[str, int] = field(factory=dict)
-    _strangers: dict[trio.CancelScope, None] = field(factory=dict, init=False)
+    _strangers: dict[_Stranger, None] = field(factory=dict, init=False)
+    _answered: trio.Event = field(factory=trio.Event, init=False)
 
     async def welcome(self, stream: trio.abc.Stream) -> None:
         """Serve a peer from its first byte to its last, and close the stream. Never raises over what a peer does."""
@@ -84,24 +99,35 @@ class Listener:
         finally:
             await trio.aclose_forcefully(stream)
 
+    async def finish(self) -> None:
+        """Return when no HTTP request is being answered.
+
+        Connections that are kept for a next request are not waited for. Until they are cut they may ask whether the
+        server is ready, since nobody can connect any more.
+        """
+        while any(stranger.is_served for stranger in self._strangers):
+            self._answered = trio.Event()
+            await self._answered.wait()
+
     async def _meet(self, transport: trio.abc.Stream) -> _Visitor | None:
         """Find out what a stranger wants, and serve plain HTTP; returns who wants to chat."""
         while len(self._strangers) >= MAX_STRANGERS:
             # Whoever has been silent for longest makes room; or else silent sockets could keep everybody out.
             oldest = next(iter(self._strangers))
             del self._strangers[oldest]
-            oldest.cancel()
+            oldest.patience.cancel()
             self.gate.metrics.connection_refused("STRANGERS")
-        patience = trio.CancelScope()
-        self._strangers[patience] = None
+        stranger = _Stranger()
+        self._strangers[stranger] = None
         try:
-            with patience:
-                return await self._listen(transport)
+            with stranger.patience:
+                return await self._listen(transport, stranger)
         finally:
-            self._strangers.pop(patience, None)
+            self._strangers.pop(stranger, None)
+            self._answered.set()
         return None
 
-    async def _listen(self, transport: trio.abc.Stream) -> _Visitor | None:
+    async def _listen(self, transport: trio.abc.Stream, stranger: _Stranger) -> _Visitor | None:
         stream = transport
         try:
             with trio.move_on_after(self.gate.settings.session.handshake_timeout_s) as limit:
@@ -111,13 +137,22 @@ class Listener:
                 return None
             if request.target.partition(b"?")[0] == CHAT_PATH:
                 return _Visitor(stream, head, request)
-            await serve_http(self.app, Replay(stream, head), self._http_info(transport))
+            app = partial(self._answer, stranger)
+            await serve_http(app, Replay(stream, head), self._http_info(transport))
         except _Unreadable as exc:
             await _complain(stream, exc.status)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # Gone before it said anything, or a TLS handshake that failed.
             return None
         return None
+
+    async def _answer(self, stranger: _Stranger, scope: Scope, receive: Receive, send: Send) -> None:
+        stranger.is_served = True
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            stranger.is_served = False
+            self._answered.set()
 
     async def _secure(self, stream: trio.abc.Stream) -> trio.abc.Stream:
         if self.tls is None:

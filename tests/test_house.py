@@ -12,7 +12,7 @@ from scm_trio.client import ChatError
 from scm_trio.config import Ai, Files, Retention, Store
 from scm_trio.config import Provider as ProviderSettings
 from scm_trio.errors import ConfigError, ProviderUnavailable, StoreError
-from scm_trio.house import Parts, open_house
+from scm_trio.house import HURRIED_LIMIT_S, Parts, open_house
 from scm_trio.model import FinishReason, Message
 from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
 from scm_trio.store import runs
@@ -170,6 +170,72 @@ async def test_who_watches_nothing_is_sent_away_as_soon_as_a_house_drains(autoju
         messages = await busy.until("DISCONNECT")
         assert messages[-2]["data"]["finishReason"] == "completed"
         assert trio.current_time() == pytest.approx(5, abs=0.1)
+
+
+async def test_who_has_seen_the_last_of_his_answers_is_sent_away_while_others_still_wait(autojump_clock):
+    provider = Scripted(lambda prompt: ["a", *((Pause(2), "b") if prompt.turns[-1].content == "short" else (Stall(),))])
+    async with (
+        open_server({"openai": provider}) as server,
+        server.peer("user001") as patient,
+        server.peer("user002") as quick,
+        trio.open_nursery() as nursery,
+    ):
+        for peer, question in ((patient, "long"), (quick, "short")):
+            await peer.send("CHAT_REQUEST", {"message": question}, request_id="r1")
+            await peer.until("CHAT_STREAM_DATA")
+        nursery.start_soon(server.house.drain, 30.0, trio.Event())
+        messages = await quick.until("DISCONNECT")
+        assert [m["type"] for m in messages] == ["CHAT_STREAM_DATA", "CHAT_STREAM_END", "DISCONNECT"]
+        assert messages[1]["data"]["finishReason"] == "completed"
+        assert await quick.close_reason() == 1001
+        assert trio.current_time() == pytest.approx(2, abs=0.1)
+        messages = [m for m in await patient.until("DISCONNECT") if m["type"] != "HEARTBEAT"]
+        assert [m["type"] for m in messages] == ["CHAT_STREAM_END", "DISCONNECT"]
+        assert trio.current_time() == pytest.approx(30, abs=0.1)
+
+
+async def test_who_leaves_by_himself_while_a_house_drains_is_not_said_to_be_sent_away(autojump_clock):
+    async with open_server({"openai": Scripted(["a", Stall()])}) as server, trio.open_nursery() as nursery:
+        async with server.peer() as peer:
+            await peer.send("CHAT_REQUEST", {"message": "Hi"})
+            await peer.until("CHAT_STREAM_DATA")
+            nursery.start_soon(server.house.drain, 3.0, trio.Event())
+            await trio.sleep(1)
+            await peer.websocket.aclose(1000)
+        await trio.sleep(1)
+        page, _ = server.house.gate.metrics.render()
+        assert b'scm_closes_total{code="1000"} 1.0' in page
+        assert b'code="1001"' not in page
+
+
+@pytest.mark.parametrize("hurry_after_s", [1.0, 4.0])
+async def test_a_second_signal_does_not_wait_for_who_takes_nothing(autojump_clock, hurry_after_s):
+    talk = [step for _ in range(3000) for step in ("x" * 50, Pause(0.1))]
+    async with (
+        open_server({"openai": Scripted(talk)}) as server,
+        server.peer("user001", pair=trio.testing.lockstep_stream_pair) as stuck,
+        server.peer("user002") as well,
+        trio.open_nursery() as nursery,
+    ):
+        for peer in (stuck, well):
+            await peer.send("CHAT_REQUEST", {"message": "Hi"})
+            await peer.until("CHAT_STREAM_START")
+        hurry = trio.Event()
+
+        async def watch():
+            messages = await well.until("DISCONNECT")
+            assert [m["type"] for m in messages[-2:]] == ["CHAT_STREAM_END", "DISCONNECT"]
+            assert messages[-2]["data"]["finishReason"] == "interrupted"
+
+        async def hurry_later():
+            await trio.sleep(hurry_after_s)
+            hurry.set()
+
+        nursery.start_soon(watch)
+        nursery.start_soon(hurry_later)
+        # The grace may be over already, so that the signal comes during the farewells.
+        await server.house.drain(3.0, hurry)
+        assert trio.current_time() <= hurry_after_s + 2 * HURRIED_LIMIT_S + 0.1
 
 
 async def test_a_house_with_a_stuck_viewer_is_left_all_the_same(autojump_clock):

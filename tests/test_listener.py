@@ -1,7 +1,7 @@
 """One port: chat, plain HTTP, TLS, and what is none of them."""
 
 import ssl
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -9,7 +9,7 @@ import trio.testing
 import trustme
 
 from scm_trio import listener
-from scm_trio.config import Connections, WebSocket
+from scm_trio.config import Connections, Store, WebSocket
 from scm_trio.listener import Replay
 from scm_trio.providers.scripted import Scripted
 from scm_trio.testing import open_server, quiet_config
@@ -116,6 +116,89 @@ async def test_silent_strangers_keep_nobody_out(autojump_clock, monkeypatch):
             await stream.send_all(PLAIN)
             assert (await read_all(stream)).startswith(b"HTTP/1.1 200")
         assert trio.current_time() < 1.0
+
+
+# ---- a server that drains
+
+PART = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\nContent-Type: text/plain\r\n\r\nhalf '
+REST = b"and half\r\n--B--\r\n"
+ALIVE = PLAIN.replace(b"Connection: close\r\n", b"")
+
+
+async def begin_upload(server, stream):
+    """Send half of a file."""
+    head = [
+        "POST /scm/ai/files HTTP/1.1",
+        "Host: chat.example",
+        f"Authorization: Bearer {server.token()}",
+        "Content-Type: multipart/form-data; boundary=B",
+        f"Content-Length: {len(PART + REST)}",
+    ]
+    await stream.send_all("\r\n".join([*head, "", ""]).encode() + PART)
+    await trio.sleep(1)
+
+
+@asynccontextmanager
+async def draining(tmp_path, grace_s):
+    """A server, what makes it drain and then cuts what is left, as a process does, and the time that this took."""
+    config = quiet_config(store=Store(f"sqlite:///{tmp_path / 'house.db'}"))
+    async with serving(config) as server, trio.open_nursery() as nursery:
+        hurry, ended_at = trio.Event(), []
+
+        async def drain():
+            began = trio.current_time()
+            await server.house.drain(grace_s, hurry)
+            ended_at.append(trio.current_time() - began)
+            server.nursery.cancel_scope.cancel()
+
+        yield server, nursery, drain, hurry, ended_at
+
+
+async def test_an_upload_that_is_under_way_when_a_server_drains_has_its_answer(autojump_clock, tmp_path):
+    async with draining(tmp_path, 30.0) as (server, nursery, drain, _, ended_at):
+        stream = server.dial()
+        await stream.send_all(ALIVE)
+        assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        await begin_upload(server, stream)
+        nursery.start_soon(drain)
+        await trio.sleep(5)
+        assert ended_at == []
+        await stream.send_all(REST)
+        answer = await read_all(stream)
+    assert answer.startswith(b"HTTP/1.1 201")
+    assert b"connection: close" in answer.lower()
+    assert ended_at == [pytest.approx(5, abs=0.1)]
+
+
+async def test_a_connection_that_is_kept_for_a_next_request_is_not_waited_for(autojump_clock, tmp_path):
+    async with draining(tmp_path, 30.0) as (server, nursery, drain, _, ended_at):
+        idle, curious, busy = (server.dial() for _ in range(3))
+        for stream in (idle, curious):
+            await stream.send_all(ALIVE)
+            assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        await begin_upload(server, busy)
+        nursery.start_soon(drain)
+        await trio.sleep(1)
+        # As long as others are waited for, it may still ask.
+        await curious.send_all(ALIVE.replace(b"healthz", b"readyz"))
+        assert (await read_all(curious)).startswith(b"HTTP/1.1 503")
+        await busy.send_all(REST)
+        await read_all(busy)
+        assert await read_all(idle) == b""
+    assert ended_at == [pytest.approx(1, abs=0.1)]
+
+
+@pytest.mark.parametrize(("hurry_after_s", "ends_after_s"), [(None, 10), (2, 2.5)])
+async def test_an_upload_that_does_not_end_is_cut_with_the_grace(autojump_clock, tmp_path, hurry_after_s, ends_after_s):
+    async with draining(tmp_path, 10.0) as (server, nursery, drain, hurry, ended_at):
+        stream = server.dial()
+        await begin_upload(server, stream)
+        nursery.start_soon(drain)
+        if hurry_after_s is not None:
+            await trio.sleep(hurry_after_s)
+            hurry.set()
+        assert await read_all(stream) == b""
+    assert ended_at == [pytest.approx(ends_after_s, abs=0.1)]
 
 
 async def test_chat_and_http_work_over_tls_as_well(autojump_clock):

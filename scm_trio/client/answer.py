@@ -100,7 +100,7 @@ class Answer:
 
         Raises:
             ChatError: the server refused the question, or the answer failed; ``text`` holds what came before.
-            AnswerGone: the server has lost the answer; ``text`` holds what came before.
+            AnswerGone: the user has lost its session, or the server the answer; ``text`` holds what came before.
             Diverged: what came is not what the server sent, even when all of it was sent again.
             ConnectionLost: the connection ended first, for good.
         """
@@ -116,7 +116,7 @@ class Answer:
         May be called at any time and any number of times; an answer that has ended just returns its END.
 
         Raises:
-            ChatError: the server refused the question or the cancel.
+            ChatError: the server refused the question or the cancel, or ``AnswerGone`` as in ``finish``.
             Withdrawn: the question had not been sent, and will not be.
             ConnectionLost: the connection ended first, for good.
             RuntimeError: the question was not asked yet.

@@ -44,7 +44,7 @@ class ChatError(ClientError):
 
 
 class AnswerGone(ChatError):
-    """The server does not know this answer any more: its session was deleted, or the server has lost it."""
+    """There is no more of this answer for the user: he has lost its session, or the server has lost the answer."""
 
 
 class Withdrawn(ClientError):

@@ -150,7 +150,10 @@ class Feed(Pending):
                 self.fail(AskedOtherwise())
 
     def _take_error(self, failure: ChatError) -> None:
-        if self.start is not None:
+        if failure.code == NotFound.code and failure.message_id is not None and not failure.generation_started:
+            # The user has lost the session: of this answer nothing follows, not even END.
+            self.fail(AnswerGone(failure.text, failure.detail))
+        elif self.start is not None:
             # Its END is still to come.
             self._told = failure
         elif failure.code == ShuttingDown.code and self._comes_back and not self._cancel_wanted:

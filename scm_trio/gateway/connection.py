@@ -1,32 +1,24 @@
-"""One connection's nursery: reader, heartbeat and one task per request inside, the writer around them."""
+"""One connection's nursery: reader, worker, heartbeat and one task per request inside, the writer around them."""
 
 from __future__ import annotations
 
-from collections import deque
-from contextlib import suppress
+from collections.abc import Awaitable
 
 import structlog
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from trio_websocket import WebSocketConnection, wrap_server_stream
 
-from scm_trio.chat.limits import Verdict
-from scm_trio.errors import (
-    CloseCode,
-    Disconnect,
-    RateLimited,
-    RequestFailed,
-    StoreError,
-    TokenExpired,
-)
+from scm_trio.errors import CloseCode, Disconnect, TokenExpired
 from scm_trio.gateway.arrival import active_runs, arrive, settle_in
-from scm_trio.gateway.dispatch import UNCOUNTED, dispatch, repeatable
 from scm_trio.gateway.gate import Gate, Visit
+from scm_trio.gateway.inbox import Inbox
 from scm_trio.gateway.link import Link
 from scm_trio.gateway.meter import FrameMeter
+from scm_trio.gateway.reading import read
 from scm_trio.gateway.streaming import stream_answer
 from scm_trio.gateway.wire import Wire
 from scm_trio.protocol import messages
-from scm_trio.protocol.codec import Received, decode_client, request_id_of, timestamp
+from scm_trio.protocol.codec import timestamp
 from scm_trio.protocol.texts import sentence
 from scm_trio.store.deliveries import Arrival
 
@@ -34,8 +26,6 @@ log = structlog.get_logger(__name__)
 
 CLOSE_LIMIT_S = 2.0
 """How long a peer may take to answer our Close."""
-MAX_INVALID = 10
-INVALID_WINDOW_S = 60.0
 EXPIRY_WARNING_S = 60.0
 _PING = b"\x89\x00"
 
@@ -79,26 +69,49 @@ async def _live(wire: Wire, websocket: WebSocketConnection, visit: Visit, gate: 
         wire.verdict = lambda: websocket.closed.code if websocket.closed else None
         gate.hub.join(link)
         try:
-            arrival = await arrive(link)
-            gate.people.joined(link)
-            await _greet(link, arrival)
-            settle_in(link, arrival)
-            link.news.open()
-            inner.start_soon(_heartbeat, link)
-            await _read(link, websocket)
-        except Disconnect as exc:
-            link.disconnect(exc)
-        except (ConnectionClosed, trio.BrokenResourceError):
-            link.disconnect(None)
-        except Exception:
-            # A bug of ours: the peer is told, and may come back.
-            log.exception("handler broke", connection_id=link.connection_id)
-            link.disconnect(Disconnect(CloseCode.INTERNAL, "INTERNAL"))
+            await _to_the_end(link, _serve(link, websocket))
         finally:
             link.leave()
     if link.reason is not None and not wire.is_broken:
         await _bid_farewell(link, websocket, link.reason)
     return link.reason
+
+
+async def _to_the_end(link: Link, part: Awaitable[None]) -> None:
+    """Do what a connection cannot be without: it ends with that, for the reason that comes of it."""
+    try:
+        await part
+        link.disconnect(None)
+    except Disconnect as exc:
+        link.disconnect(exc)
+    except trio.BrokenResourceError:
+        link.disconnect(None)
+    except Exception:
+        # A bug of ours: the peer is told, and may come back.
+        log.exception("handler broke", connection_id=link.connection_id)
+        link.disconnect(Disconnect(CloseCode.INTERNAL, "INTERNAL"))
+
+
+async def _serve(link: Link, websocket: WebSocketConnection) -> None:
+    """Greet the visitor, and do what he says until he leaves.
+
+    Raises:
+        Disconnect: he has broken a rule, or said goodbye.
+        trio.BrokenResourceError: the connection is over.
+    """
+    arrival = await arrive(link)
+    link.gate.people.joined(link)
+    await _greet(link, arrival)
+    settle_in(link, arrival)
+    link.news.open()
+    inbox = Inbox(link.gate.settings.message.max_size_bytes)
+    link.nursery.start_soon(_heartbeat, link)
+    link.nursery.start_soon(_read, link, websocket, inbox)
+    await inbox.work()
+
+
+async def _read(link: Link, websocket: WebSocketConnection, inbox: Inbox) -> None:
+    await _to_the_end(link, read(link, websocket, inbox))
 
 
 async def _greet(link: Link, arrival: Arrival) -> None:
@@ -120,69 +133,6 @@ async def _greet(link: Link, arrival: Arrival) -> None:
     )
     await link.send("CONNECT", connect)
     await link.send("SYSTEM_MESSAGE", messages.SystemMessage(sentence("WELCOME", link.lang)))
-
-
-# ---- reader
-
-
-async def _read(link: Link, websocket: WebSocketConnection) -> None:
-    """Read messages until the connection ends. Only dispatches, so that a cancel is seen at once.
-
-    Raises:
-        Disconnect: the peer was silent for too long, or broke a rule.
-        ConnectionClosed: the peer left.
-    """
-    timeout_s = link.gate.settings.heartbeat.timeout_s
-    invalid: deque[float] = deque(maxlen=MAX_INVALID)
-    with trio.move_on_after(timeout_s) as silence:
-
-        def heard() -> None:
-            silence.deadline = trio.current_time() + timeout_s
-
-        link.wire.on_frame = heard
-        while True:
-            text = await websocket.get_message()
-            if isinstance(text, bytes):
-                raise Disconnect(CloseCode.UNSUPPORTED, "BINARY")
-            received = await _decode(link, text, invalid)
-            if received is not None and await _may_pass(link, received):
-                await dispatch(link, received)
-    raise Disconnect(CloseCode.SILENT, "SILENT")
-
-
-async def _decode(link: Link, text: str, invalid: deque[float]) -> Received | None:
-    try:
-        received = decode_client(text)
-    except RequestFailed as exc:
-        link.gate.metrics.message_in("invalid")
-        await link.send_error(exc, request_id_of(text))
-        now = trio.current_time()
-        invalid.append(now)
-        if len(invalid) == MAX_INVALID and now - invalid[0] < INVALID_WINDOW_S:
-            raise Disconnect(CloseCode.INVALID_MESSAGES, "INVALID_MESSAGES") from None
-        return None
-    link.gate.metrics.message_in(received.kind)
-    return received
-
-
-async def _may_pass(link: Link, received: Received) -> bool:
-    """Charge a counted message to its user's rate. What a repeat has paid, it gets back when it is known for one."""
-    request_id = repeatable(received)
-    service = link.gate.service
-    if received.kind in UNCOUNTED or (request_id is not None and service.has(link.user_id, request_id)):
-        return True
-    verdict, wait_s = link.gate.rates.charge(link.user_id, trio.current_time())
-    if verdict is Verdict.PASS:
-        return True
-    if verdict is Verdict.FLOOD:
-        raise Disconnect(CloseCode.FLOOD, "FLOOD", retry_after_s=wait_s)
-    if request_id is not None:
-        with suppress(StoreError):
-            if await service.knows(link.user_id, request_id):
-                link.gate.rates.lend(link.user_id)
-                return True
-    await link.send_error(RateLimited(retry_after_s=wait_s), received.request_id, session_id=received.session_id)
-    return False
 
 
 # ---- heartbeat

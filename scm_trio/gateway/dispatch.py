@@ -68,7 +68,7 @@ async def answer_heartbeat(link: Link, received: Received) -> None:
 async def start_stream(link: Link, received: Received) -> None:
     request: messages.ChatRequest = received.data
     request_id = request_id_of(received)
-    if request_id is not None and any(viewer.request_id == request_id for viewer in link.viewers.values()):
+    if request_id is not None and any(_answers(viewer, link, request_id) for viewer in link.viewers.values()):
         return  # the same request again, on the connection that is being answered already
     if request_id is not None and link.gate.service.has(link.user_id, request_id):
         # It may have been asked in a session that is not the user's any more.
@@ -86,6 +86,11 @@ async def start_stream(link: Link, received: Received) -> None:
         link.open_session(asker.session_id)  # his own; another's is opened when it is known that he may ask there
 
 
+def _answers(viewer: Viewer, link: Link, request_id: str) -> bool:
+    """Whether that request is answered here. A CHAT_RESUME of another answer may have had the same id, and is none."""
+    return viewer.request_id == request_id and _is(viewer.run, link, None, request_id)
+
+
 def _refund(link: Link) -> None:
     link.gate.rates.give_back(link.user_id, trio.current_time())
 
@@ -96,21 +101,44 @@ def _check_room(link: Link) -> None:
         raise TooManyStreams("per connection", limit=limit)
 
 
+def cancel_at_once(link: Link, received: Received) -> bool:
+    """Stop an answer of the user's own, ahead of all that waits to be done: a model that nobody wants costs money.
+
+    Where there is nothing to stop, or nothing yet, ``cancel_stream`` decides in its turn. A request that is still waiting
+    before it begins as a cancelled one, because the cancel is foretold here.
+
+    Returns:
+        Whether that was all there is to do.
+    """
+    if received.kind != "CHAT_CANCEL" or received.user_id not in (None, link.user_id):
+        return False
+    message_id, request_id = _named(received)
+    try:
+        link.gate.service.cancel(link.user_id, message_id=message_id, request_id=request_id)
+    except NotFound:
+        return False
+    return True
+
+
 async def cancel_stream(link: Link, received: Received) -> None:
-    cancel: messages.ChatCancel = received.data
-    request_id: str | None = cancel.request_id
-    if cancel.message_id is None and request_id is None:
-        request_id = received.request_id
-    if cancel.message_id is None and request_id is None:
+    message_id, request_id = _named(received)
+    if message_id is None and request_id is None:
         raise InvalidMessage(field="data.requestId", expected="one_of")
     try:
-        link.gate.service.cancel(link.user_id, message_id=cancel.message_id, request_id=request_id)
+        link.gate.service.cancel(link.user_id, message_id=message_id, request_id=request_id)
     except NotFound:
-        if cancel.message_id is not None and link.gate.service.is_live(cancel.message_id):
-            await _overrule(link, cancel.message_id)
+        if message_id is not None and link.gate.service.is_live(message_id):
+            await _overrule(link, message_id)
         # One that has just ended, and whose END is still to be sent here, says so by that.
-        elif not any(_is(viewer.run, link, cancel.message_id, request_id) for viewer in link.viewers.values()):
+        elif not any(_is(viewer.run, link, message_id, request_id) for viewer in link.viewers.values()):
             raise
+
+
+def _named(received: Received) -> tuple[str | None, str | None]:
+    """The ids of the answer and of the request that a CHAT_CANCEL is about."""
+    cancel: messages.ChatCancel = received.data
+    request_id: str | None = cancel.request_id
+    return cancel.message_id, received.request_id if cancel.message_id is None and request_id is None else request_id
 
 
 async def _overrule(link: Link, message_id: str) -> None:

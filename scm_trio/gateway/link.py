@@ -140,6 +140,7 @@ class Link:
         self.news = News(nursery, wire.send, self._state_frame, self._fall_behind)
         self._open: dict[Hashable, None] = {}
         self._ended: set[str] = set()
+        self._has_left = False
 
     @property
     def user_id(self) -> str:
@@ -192,7 +193,8 @@ class Link:
         not, or the global id of one that he is a member of.
         """
         key = session_key(self.user_id, name)
-        if key in self._open:
+        # A task that was woken already when the connection broke goes on for a step: nobody would take that out again.
+        if self._has_left or key in self._open:
             return
         self._open[key] = None
         self.gate.hub.open(self, key)
@@ -232,7 +234,10 @@ class Link:
                 viewer.end(NotFound("no member any more"), self.name_of(session))
 
     def leave(self) -> None:
-        """Be found by nobody any more."""
+        """Be found by nobody any more, and tell nothing to who has found it before."""
+        self._has_left = True
+        self.outbox.close()
+        self.news.close()
         for key in tuple(self._open):
             self.close_session(key)
         self.gate.hub.leave(self)
@@ -255,8 +260,8 @@ class Link:
             await next(iter(self.viewers.values())).over.wait()
 
     def disconnect(self, reason: Disconnect | None) -> None:
-        """End the connection; the first reason counts, None is the peer's own leaving."""
-        if self.reason is None:
+        """End the connection; the first reason counts, None is the peer's own leaving, after which none counts."""
+        if self.reason is None and not self._has_left:
             self.reason = reason
         self.nursery.cancel_scope.cancel()
 

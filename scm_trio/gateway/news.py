@@ -36,15 +36,22 @@ class News:
         self._frame = frame
         self._on_overflow = on_overflow
         self._waiting: dict[tuple[object, ...], StateNews] = {}
-        self._is_open = self._is_telling = False
+        self._is_open = self._is_telling = self._is_closed = False
 
     def open(self) -> None:
         """Begin to tell: the peer has been greeted."""
         self._is_open = True
         self._begin()
 
+    def close(self) -> None:
+        """Tell nothing any more: the connection is over, and its nursery may be."""
+        self._is_closed = True
+        self._waiting.clear()
+
     def put(self, news: StateNews) -> None:
-        """Tell it, in the place of what still waits about the same subject."""
+        """Tell it, in the place of what still waits about the same subject; nothing after the end."""
+        if self._is_closed:
+            return
         self._waiting[news.subject] = news
         if len(self._waiting) > MAX_WAITING:
             self._on_overflow()

@@ -65,7 +65,7 @@ class Outbox:
         self._held: dict[str, _Hold] = {}
         self._caught_up_to: dict[str, int] = {}
         self._sent: Message | None = None
-        self._is_open = self._is_sending = False
+        self._is_open = self._is_sending = self._is_closed = False
 
     # ---- telling
 
@@ -77,8 +77,15 @@ class Outbox:
         for event in early:
             self.put(event)
 
+    def close(self) -> None:
+        """Tell nothing any more: the connection is over, and its nursery may be."""
+        self._is_closed = True
+        self._waiting.clear()
+
     def put(self, event: SessionEvent) -> None:
-        """Tell it when its turn comes."""
+        """Tell it when its turn comes; nothing after the end."""
+        if self._is_closed:
+            return
         hold = self._held.get(event.global_id)
         (self._waiting if hold is None else hold.events).append(event)
         if len(self._waiting) + sum(len(each.events) for each in self._held.values()) > MAX_WAITING:

@@ -116,6 +116,21 @@ async def test_text_of_a_model_cannot_drive_the_terminal(autojump_clock):
     assert sitting.notes == "a[2Jb31m\n[ti]0;ownedny · 10 tokens · 0.0 s]\n"
 
 
+async def test_who_loses_the_session_is_told_and_may_ask_on(autojump_clock):
+    async def script(server):
+        rid = (await server.next("CHAT_REQUEST")).request_id
+        await server.start(rid)
+        await server.data(rid, "half an ans", 0)
+        await server.refuse(rid, "NOT_FOUND", message_id="m-1")
+        await server.answer_next("fine")
+
+    sitting = Sitting(script, "a", "b")
+    with trio.fail_after(60):
+        assert await sitting.run() == 1
+    assert sitting.shown == "half an ans\nfine\n"
+    assert "sorry: NOT_FOUND (NOT_FOUND)" in sitting.notes
+
+
 async def test_a_conversation_goes_on_until_the_lines_end(autojump_clock):
     async def script(server):
         first = await server.next("CHAT_REQUEST")

@@ -33,6 +33,14 @@ async def test_a_message_above_the_limit_is_refused_and_told_when_to_come_back(a
         assert (await answer(peer, request_id="more"))[-1]["type"] == "CHAT_STREAM_END"
 
 
+async def test_a_refusal_echoes_the_id_that_stands_in_the_data(autojump_clock):
+    async with serving("a", config=FIVE) as server, server.peer() as peer:
+        await spend(peer, 5)
+        await peer.send("CHAT_REQUEST", {"message": "Hi", "requestId": "inside"})
+        (error,) = await peer.until("ERROR")
+        assert (error["error"]["code"], error["requestId"]) == ("RATE_LIMITED", "inside")
+
+
 async def test_the_limit_is_shared_by_all_connections_of_a_user_and_by_nobody_else(autojump_clock):
     async with (
         serving("a", config=FIVE) as server,

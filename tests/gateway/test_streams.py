@@ -228,6 +228,25 @@ async def test_the_same_request_again_on_the_same_connection_changes_nothing(aut
     assert len(provider.prompts) == 1
 
 
+async def test_a_question_under_the_id_of_a_resume_is_a_question_of_its_own(autojump_clock):
+    provider = Scripted(lambda prompt: [prompt.turns[-1].content, Stall()])
+    async with serving(provider=provider) as server, server.peer() as one, server.peer(session_id="x") as two:
+        await ask(one, "first")
+        (start, _) = await one.until("CHAT_STREAM_DATA")
+        await two.send("CHAT_RESUME", {"messageId": start["data"]["messageId"]}, request_id="1")
+        await two.until("CHAT_STREAM_DATA")
+        await ask(two, "second", "1")
+        messages = await two.until("CHAT_STREAM_DATA")
+        assert [each.get("requestId") for each in messages] == ["1", "1"]
+        assert said(messages) == "second"
+        assert messages[0]["data"]["messageId"] != start["data"]["messageId"]
+        # The question that was resumed is still known by its own name, and so is the new one.
+        await ask(two, "second", "1")
+        await ask(two, "first", "r1")
+        assert said(await replies(two, "r1", "CHAT_STREAM_DATA")) == "first"
+    assert len(provider.prompts) == 2
+
+
 async def test_the_same_request_from_another_connection_is_attached_to_the_same_answer(autojump_clock):
     provider = Scripted(["a", Pause(2), "b"])
     async with serving(provider=provider) as server, server.peer() as one, server.peer(session_id="x") as two:
