@@ -163,13 +163,14 @@ class StoreJournal:
             session.global_id == new_global_id,
         )
 
-    async def knows(self, user_id: str, request_id: str) -> bool:
-        """Whether this user's request has a run, of any age.
+    async def answered(self, user_id: str, request_id: str) -> str | None:
+        """The id of the answer to this user's request, whatever its age; None: there is none.
 
         Raises:
             StoreError: the database failed.
         """
-        return await self._database.read(runs.find_run_by_request, user_id, request_id) is not None
+        row = await self._database.read(runs.find_run_by_request, user_id, request_id)
+        return None if row is None else row.message_id
 
     async def role(self, user_id: str, global_id: str) -> MemberRole:
         """What a user may do in a session, now.

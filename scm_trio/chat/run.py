@@ -69,8 +69,8 @@ class Journal(Protocol):
             RequestFailed: the request cannot be answered; nothing has been stored.
         """
 
-    async def knows(self, user_id: str, request_id: str) -> bool:
-        """Whether this user's request has a run, of any age."""
+    async def answered(self, user_id: str, request_id: str) -> str | None:
+        """The id of the answer to this user's request, whatever its age; None: there is none."""
 
     async def role(self, user_id: str, global_id: str) -> MemberRole:
         """What a user may do in a session.

@@ -228,7 +228,15 @@ class ChatService:
         Raises:
             StoreError: the database failed.
         """
-        return self.has(user_id, request_id) or await self._journal.knows(user_id, request_id)
+        return self.has(user_id, request_id) or await self.answered(user_id, request_id) is not None
+
+    async def answered(self, user_id: str, request_id: str) -> str | None:
+        """The id of the answer that this request got, or is getting; None: it was never made.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        return await self._journal.answered(user_id, request_id)
 
     def find(self, user_id: str, *, message_id: str | None = None, request_id: str | None = None) -> Run:
         """The user's run by its answer's id or its request's.

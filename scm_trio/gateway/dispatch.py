@@ -75,7 +75,15 @@ async def start_stream(link: Link, received: Received) -> None:
         await _recall(link, link.gate.service.find(link.user_id, request_id=request_id).key)
     _check_room(link)
     asker = Asker(link.user_id, received.session_id or link.session_id)
-    run = link.gate.service.begin(asker, request, request_id, link.gate.runs, lambda: _refund(link))
+    try:
+        run = link.gate.service.begin(asker, request, request_id, link.gate.runs, lambda: _refund(link))
+    except RequestFailed as refusal:
+        # What is known is not refused, whatever would be in the way of a new question.
+        if request_id is None or (answer := await _answered(link, request_id)) is None:
+            raise refusal from None
+        _refund(link)
+        link.view(Viewer(answer, request_id))
+        return
     viewer = link.viewers.get(run.key)
     if viewer is None:
         link.view(Viewer(run, request_id))
@@ -157,7 +165,7 @@ def _is(run: Answer, link: Link, message_id: str | None, request_id: str | None)
 async def resume_stream(link: Link, received: Received) -> None:
     resume: messages.ChatResume = received.data
     run = await _recall(link, resume.message_id)
-    viewer = link.viewers.get(run.key)
+    viewer = link.viewer_of(run)
     known = run.has_position(resume.rev, resume.from_index) and not (viewer and viewer.would_skip(resume.from_index))
     cursor = resume.from_index if known else 0
     announce = {"resumed": True} if known else {"reset": True}
@@ -172,6 +180,15 @@ async def resume_stream(link: Link, received: Received) -> None:
         viewer.move(cursor, **announce)
     else:
         link.view(Viewer(run, request_id, cursor, **announce))
+
+
+async def _answered(link: Link, request_id: str) -> Answer | None:
+    """What a request got whose run has left memory."""
+    try:
+        message_id = await link.gate.service.answered(link.user_id, request_id)
+    except StoreError:
+        return None
+    return None if message_id is None else await _recall(link, message_id)
 
 
 async def _recall(link: Link, message_id: str) -> Answer:

@@ -158,6 +158,11 @@ class Link:
         self.viewers[viewer.run.key] = viewer
         self.nursery.start_soon(self.stream, self, viewer)
 
+    def viewer_of(self, answer: Answer, *, but: Viewer | None = None) -> Viewer | None:
+        """Who sends that answer; one that was read back may be there as another object, of a known request for instance."""
+        others = (each for each in self.viewers.values() if each is not but)
+        return next((each for each in others if each.run.info.message_id == answer.info.message_id), None)
+
     def shows(self, key: str) -> bool:
         """Whether that answer is being sent."""
         return key in self.viewers

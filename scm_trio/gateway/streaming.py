@@ -58,6 +58,11 @@ async def _show(link: Link, viewer: Viewer) -> None:
     if run.refusal is not None:
         await link.send_error(run.refusal, viewer.request_id, session_id=link.session_name(run))
         return
+    if run.is_read_back and (other := link.viewer_of(run, but=viewer)) is not None:
+        # A connection has one position in an answer; by which request it turned out to be this one does not matter.
+        other.adopt(viewer.request_id)
+        other.move(0, resumed=True)
+        return
     if await _is_told(link, viewer):
         return
     while viewer.announce is not None:  # again where a CHAT_RESUME came while the END was waiting for its turn

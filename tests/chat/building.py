@@ -51,9 +51,10 @@ class FakeJournal:
             raise NotFound("no such session")
         return self.roles[user_id]
 
-    async def knows(self, user_id: str, request_id: str) -> bool:
+    async def answered(self, user_id: str, request_id: str) -> str | None:
         await trio.lowlevel.checkpoint()
-        return isinstance(self.answer, StoredAnswer) and self.answer.info.request_id == request_id
+        known = isinstance(self.answer, StoredAnswer) and self.answer.info.request_id == request_id
+        return self.answer.info.message_id if known else None
 
     async def withdraw(self, run: Run) -> None:
         await trio.lowlevel.checkpoint()

@@ -2,11 +2,12 @@
 
 import pytest
 import trio
+import trio.testing
 
 from scm_trio.config import Streams
-from scm_trio.providers.scripted import Scripted
+from scm_trio.providers.scripted import Scripted, Stall
 
-from .serving import answer, said, serving, websocket
+from .serving import answer, ask, check_contiguous, kinds, replies, said, serving, websocket
 from .sharing import GLOBAL_ID, set_members, share
 
 pytestmark = pytest.mark.usefixtures("both_databases")
@@ -72,3 +73,41 @@ async def test_of_a_lost_session_it_is_not_told(autojump_clock):
             await trio.sleep(LATER_S)
             assert (await answer(elsewhere, "first", "r1"))[-1]["error"]["code"] == "NOT_FOUND"
         assert len(await rows(server, "SELECT session_id FROM sessions")) == 1
+
+
+async def test_it_takes_no_place_among_the_answers_that_run(autojump_clock):
+    provider = Scripted(lambda prompt: ["a"] if prompt.turns[-1].content == "first" else ["b", Stall()])
+    config = websocket(stream=Streams(resume_window_s=1.0, max_per_user=1))
+    async with serving(provider=provider, config=config) as server, server.peer() as peer, server.peer() as other:
+        await answer(peer, "first", "r1")
+        await trio.sleep(LATER_S)
+        await ask(peer, "second", "r2")
+        await peer.until("CHAT_STREAM_DATA")
+        assert said(await answer(other, "first", "r1")) == "a"
+        await ask(other, "third", "r3")
+        assert (await replies(other, "r3", "ERROR"))[-1]["error"]["code"] == "TOO_MANY_STREAMS"
+
+
+async def test_a_connection_is_told_it_once_however_it_asks(autojump_clock):
+    words = [f"word {number} " for number in range(200)]
+    async with serving(*words, config=SHORT) as server:
+        async with server.peer() as peer:
+            message_id = (await answer(peer, "first", "r1"))[0]["data"]["messageId"]
+        await trio.sleep(LATER_S)
+        for order in ("again first", "resume first"):
+            async with server.peer(pair=trio.testing.lockstep_stream_pair) as peer:
+                for what in (0, 1) if order == "again first" else (1, 0):
+                    if what:
+                        await peer.send("CHAT_RESUME", {"messageId": message_id}, request_id="z")
+                    else:
+                        await ask(peer, "first", "r1")
+                messages = []
+                with trio.move_on_after(5):
+                    while True:
+                        message = await peer.receive()
+                        if message["type"].startswith("CHAT_STREAM"):
+                            messages.append(message)
+                assert kinds(messages).count("END") == 1
+                last = max(index for index, each in enumerate(messages) if each["type"] == "CHAT_STREAM_START")
+                check_contiguous(messages[last:])
+                assert said(messages[last:]) == "".join(words)
