@@ -72,6 +72,7 @@ CLOSE_LIMIT_S = 20.0
 """How long answers may take to be sealed when the house is left in a hurry."""
 DISK_THREADS = 4
 EXPORT_THREADS = 2
+SNIPPET_THREADS = 2
 
 
 def _system_clock() -> Clock:
@@ -333,7 +334,7 @@ def _web_services(
         conversations=Conversations(database),
         offload=parts.threads(EXPORT_THREADS),
         now=gate.clock.now,
-        search=Search(database, gate.deliveries),
+        search=Search(database, gate.deliveries, parts.threads(SNIPPET_THREADS)),
         suggestions=sidework.suggestions,
     )
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from sqlalchemy import Connection
 
 from scm_trio.chat.files import Files
-from scm_trio.chat.media import PDF
 from scm_trio.chat.prompt import Document, Said
+from scm_trio.chat.signatures import PDF
 from scm_trio.errors import Conflict, InvalidMessage, NotFound
 from scm_trio.model import File, Image, Message
 from scm_trio.store import files

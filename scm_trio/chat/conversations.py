@@ -54,10 +54,10 @@ class Conversations:
         """
         return await self._database.read(_open, user_id, session_id, leaf_id, whole)
 
-    async def page(self, excerpt: Excerpt, start: int) -> Sequence[Message]:
-        """Return the messages from place ``start`` on, ``PAGE`` at most, less those deleted meanwhile.
+    async def page(self, excerpt: Excerpt, start: int) -> tuple[Sequence[Message], int]:
+        """Return the messages from place ``start`` on, less those deleted meanwhile, and where the next page starts.
 
-        There are none any more when the user is no member of the session any more.
+        They are ``PAGE`` at most, or fewer long ones. When the user is no member of the session any more, it ends.
 
         Raises:
             StoreError: the database failed.
@@ -76,9 +76,10 @@ def _open(conn: Connection, user_id: str, session_id: str, leaf_id: str | None, 
     return Excerpt(user_id, session, tuple(ids))
 
 
-def _page(conn: Connection, excerpt: Excerpt, start: int) -> Sequence[Message]:
+def _page(conn: Connection, excerpt: Excerpt, start: int) -> tuple[Sequence[Message], int]:
     try:
         resolve(conn, excerpt.user_id, excerpt.session.global_id)
     except NotFound:
-        return ()
-    return excerpts.read(conn, excerpt.message_ids[start : start + PAGE])
+        return (), len(excerpt.message_ids)
+    found, count = excerpts.read(conn, excerpt.message_ids[start : start + PAGE])
+    return found, start + count

@@ -6,12 +6,13 @@ made durable when the process dies, a second's worth, comes twice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import structlog
 import trio
 
+from scm_trio.chat.turns import Turns
 from scm_trio.errors import StoreError
 from scm_trio.model import Message
 from scm_trio.store.database import Database
@@ -39,7 +40,7 @@ class Deliveries:
         self._is_here = is_here
         self._given: dict[str, dict[str, set[int]]] = {}
         self._arrived = trio.Event()
-        self._turns: dict[str, trio.Lock] = {}
+        self._turns = Turns()
 
     def note(self, user_id: str, message: Message) -> None:
         """The user was given a message."""
@@ -51,16 +52,9 @@ class Deliveries:
         """Whether he was, as far as it is not durable yet."""
         return message.sequence in self._given.get(user_id, {}).get(message.session_id, ())
 
-    @asynccontextmanager
-    async def turn(self, user_id: str) -> AsyncIterator[None]:
+    def turn(self, user_id: str) -> AbstractAsyncContextManager[None]:
         """Be the only connection of the user that gives him what came while he was away."""
-        lock = self._turns.setdefault(user_id, trio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked():
-                self._turns.pop(user_id, None)
+        return self._turns.of(user_id)
 
     def is_busy(self, user_id: str) -> bool:
         """Whether somebody has the turn."""

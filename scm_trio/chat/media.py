@@ -10,29 +10,19 @@ import codecs
 import re
 import unicodedata
 
+from scm_trio.chat.signatures import HEAD_BYTES, IMAGES, PDF, SIGNATURE_BYTES, is_long_enough, is_sound, kind_of
 from scm_trio.errors import InvalidMessage
 
 TEXT = "text/plain"
 TEXTS = (TEXT, "text/markdown", "text/csv", "application/json")
-IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-PDF = "application/pdf"
 ALLOWED = (*IMAGES, PDF, *TEXTS)
 
 MAX_NAME_CHARS = 120
 UNNAMED = "file"
 
-_SIGNATURE_BYTES = 16
-"""The longest signature ends here."""
 _MARKUP_CHARS = 65_536
 """How far into a text an HTML or SVG document is looked for behind blanks and comments."""
 
-_SIGNATURES = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n....IHDR", re.DOTALL), "image/png"),
-    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
-    (re.compile(rb"GIF8[79]a"), "image/gif"),
-    (re.compile(rb"RIFF....WEBPVP8", re.DOTALL), "image/webp"),
-    (re.compile(rb"%PDF-"), PDF),
-)
 # What the WHATWG's rules for sniffing call binary: control characters that no text has.
 _BINARY = re.compile("[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 # The group is atomic: of a thousand comments in a row each is read once.
@@ -60,6 +50,7 @@ class Sniffer:
 
     def __init__(self) -> None:
         self._head = b""
+        self._size_bytes = 0
         self._binary: str | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._beginning = ""
@@ -72,14 +63,18 @@ class Sniffer:
         Raises:
             InvalidMessage: whatever may follow, this is no file that is taken here.
         """
-        if self._binary is not None:
-            return
+        before = self._head
+        self._head += data[: HEAD_BYTES - len(before)]
+        self._size_bytes += len(data)
         if not self._is_decided:
-            self._head += data
-            if len(self._head) < _SIGNATURE_BYTES:
+            if self._size_bytes < SIGNATURE_BYTES:
                 return
-            data = self._decide()
-        self._read_text(data)
+            self._decide()
+            data = before + data
+        if self._binary is None:
+            self._read_text(data)
+        elif len(before) < HEAD_BYTES <= len(self._head) and not is_sound(self._binary, self._head):
+            raise _refused()
 
     def media_type(self, name: str) -> str:
         """The file is complete: say what it is.
@@ -91,8 +86,12 @@ class Sniffer:
             InvalidMessage: no file that is taken here.
         """
         if not self._is_decided:
-            self._read_text(self._decide())
+            self._decide()
+            if self._binary is None:
+                self._read_text(self._head)
         if self._binary is not None:
+            if not is_sound(self._binary, self._head) or not is_long_enough(self._binary, self._size_bytes):
+                raise _refused()
             return self._binary
         self._read_text(b"", final=True)
         if not self._beginning:
@@ -103,11 +102,10 @@ class Sniffer:
         is_json = self._beginning.lstrip("\ufeff \t\r\n")[:1] + self._last in ("{}", "[]")
         return told if told != "application/json" or is_json else TEXT
 
-    def _decide(self) -> bytes:
-        """Look at the signature; returns what has to be read as text."""
+    def _decide(self) -> None:
+        """Look at the signature. What has none is read as text."""
         self._is_decided = True
-        self._binary = next((kind for pattern, kind in _SIGNATURES if pattern.match(self._head)), None)
-        return b"" if self._binary is not None else self._head
+        self._binary = kind_of(self._head)
 
     def _read_text(self, data: bytes, *, final: bool = False) -> None:
         try:

@@ -5,13 +5,14 @@ Functions take a connection first, as in ``messages.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, literal, select
 
 from scm_trio.model import Message
 from scm_trio.store.files import with_attachments
 from scm_trio.store.messages import find_message
+from scm_trio.store.paging import fitting
 from scm_trio.store.schema import messages
 
 MAX_MESSAGES = 100_000
@@ -44,7 +45,19 @@ def branch(conn: Connection, session_global_id: str, leaf_id: str | None) -> lis
     return list(conn.execute(select(chain.c.message_id).order_by(chain.c.depth.desc())).scalars())
 
 
-def read(conn: Connection, message_ids: Sequence[str]) -> list[Message]:
-    """Return these messages, in this order, with their attachments; one that was deleted meanwhile is left out."""
-    found = (find_message(conn, message_id) for message_id in message_ids)
-    return with_attachments(conn, [message for message in found if message is not None])
+def read(conn: Connection, message_ids: Sequence[str]) -> tuple[list[Message], int]:
+    """Return the first of these messages, in this order, with their attachments, and how many of the ids that were.
+
+    Together they make a page, at least one of them. One that was deleted meanwhile is left out.
+    """
+    found: list[Message | None] = []
+    fit = fitting(_sizes(conn, message_ids, found))
+    return with_attachments(conn, [message for message in found[:fit] if message is not None]), fit
+
+
+def _sizes(conn: Connection, message_ids: Sequence[str], found: list[Message | None]) -> Iterator[int]:
+    """Read one message after the other, so that none is read that the page has no room for, and one at most."""
+    for message_id in message_ids:
+        message = find_message(conn, message_id)
+        found.append(message)
+        yield 0 if message is None else len(message.content) + len(message.reasoning)

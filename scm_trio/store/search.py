@@ -17,10 +17,10 @@ from scm_trio.model import Message
 from scm_trio.store.access import name_for, resolve
 from scm_trio.store.files import with_attachments
 from scm_trio.store.messages import COLUMNS, message_from
-from scm_trio.store.paging import MAX_NUMBER, Page, decode_cursor, encode_cursor, page_size
+from scm_trio.store.paging import MAX_NUMBER, Page, decode_cursor, encode_cursor, fitting, page_size
 from scm_trio.store.prepared import Prepared
 from scm_trio.store.schema import members, message_search, messages, search_queue, sessions
-from scm_trio.store.words import Term, normalised, parse_query, snippet
+from scm_trio.store.words import Term, normalised, parse_query
 
 BATCH = 200
 """Messages that one transaction indexes,"""
@@ -38,6 +38,10 @@ GROWTH = 8
 """times as many,"""
 MAX_MATCHES = 300_000
 """until it were so many: then a page is told as it is, even an empty one, and its cursor goes on."""
+
+PHRASE_WORDS = 8
+"""FTS5 tries each word of a phrase at every place where one of them stands. Of a longer phrase it is asked for the first
+words; whether the others follow is read in the texts that have these."""
 
 CLOCKS_DIFFER_S = 86_400.0
 """Messages are stored in the order of their times, but for clocks that differ by less than this."""
@@ -67,12 +71,11 @@ class SearchQuery:
 
 @frozen
 class Hit:
-    """A message that matches. ``session_id`` is what the user calls its session, ``snippet`` is HTML."""
+    """A message that matches. ``session_id`` is what the user calls its session."""
 
     message: Message
     sequence: int
     session_id: str
-    snippet: str
 
 
 def find(conn: Connection, user_id: str, query: SearchQuery) -> Page[Hit]:
@@ -90,17 +93,19 @@ def find(conn: Connection, user_id: str, query: SearchQuery) -> Page[Hit]:
     size = page_size(query.limit)
     first, last = _bounds(conn, query)
     before = last + 1 if before is None else min(before, last + 1)
+    # Which ones match, and how long they are: texts are read of those alone that the page has room for.
+    wanted = _within(query, readable).with_only_columns(messages.c.sequence, _LENGTH)
     if _are_few(conn, readable):
-        rows, next_before = _among_own(conn, _within(query, readable), terms, before, size), None
+        matches, next_before = _among_own(conn, wanted, terms, before, size), None
     else:
-        rows, next_before = _through_index(conn, _within(query, readable), terms, range(first, before), size)
-    if len(rows) > size:
-        next_before = rows[size - 1][0]
-    rows = rows[:size]
+        matches, next_before = _through_index(conn, wanted, terms, range(first, before), size)
+    fit = fitting(length for _, length in matches[:size])
+    if len(matches) > fit:
+        next_before = matches[fit - 1][0]
+    shown = readable.where(messages.c.sequence.in_([sequence for sequence, _ in matches[:fit]]))
+    rows = conn.execute(shown.order_by(messages.c.sequence.desc())).all()
     found = with_attachments(conn, [message_from(row[2:]) for row in rows])
-    items = tuple(
-        Hit(message, row[0], row[1], snippet(message.content, terms)) for message, row in zip(found, rows, strict=True)
-    )
+    items = tuple(Hit(message, row[0], row[1]) for message, row in zip(found, rows, strict=True))
     return Page(items, None if next_before is None else encode_cursor(next_before))
 
 
@@ -256,8 +261,15 @@ def _matches(conn: Connection, terms: Sequence[Term]) -> ColumnElement[bool]:
     if conn.dialect.name == "postgresql":
         return _contains(conn, terms)
     # Words hold letters and digits alone: whatever the user typed, this is an expression that FTS5 can read.
-    phrases = (f'"{" ".join(term.words)}"{" *" if term.is_prefix else ""}' for term in terms)
-    return message_search.c.words.op("MATCH", is_comparison=True)(" AND ".join(phrases))
+    are_long = any(len(term.words) > PHRASE_WORDS for term in terms)
+    matched = message_search.c.words.op("MATCH", is_comparison=True)(" AND ".join(map(_phrase, terms)))
+    return and_(matched, _contains(conn, terms)) if are_long else matched
+
+
+def _phrase(term: Term) -> str:
+    """What FTS5 looks for: the term, or the beginning of a long one."""
+    words = term.words[:PHRASE_WORDS]
+    return f'"{" ".join(words)}"{" *" if term.is_prefix and len(words) == len(term.words) else ""}'
 
 
 def _contains(conn: Connection, terms: Sequence[Term]) -> ColumnElement[bool]:
@@ -267,4 +279,5 @@ def _contains(conn: Connection, terms: Sequence[Term]) -> ColumnElement[bool]:
     return and_(*(func.instr(message_search.c.words, term.pattern) > 0 for term in terms))
 
 
+_LENGTH = func.length(messages.c.content) + func.length(messages.c.reasoning)
 _NEWEST_PENDING = Prepared(_newest_pending)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
-from itertools import accumulate
+from itertools import chain
 
 from attrs import frozen
 
@@ -25,9 +24,8 @@ BEFORE_CHARS = 40
 SNIPPET_CHARS = 160
 """and in all."""
 
-_WINDOW_CHARS = 8192
-_OVERLAP_CHARS = 1024
-"""Longer than any match can be."""
+_PIECE_CHARS = 8192
+"""What is looked through character by character to find a place in a text."""
 
 _UNSPACED = re.compile(
     "["
@@ -56,11 +54,6 @@ class Term:
         """What is found in `` words of a text `` with a space at both ends exactly if the text matches."""
         return f" {' '.join(self.words)}{'' if self.is_prefix else ' '}"
 
-    @property
-    def expression(self) -> str:
-        """The same as a regular expression, with any number of spaces between two words."""
-        return f"{' +'.join(map(re.escape, self.words))}{'[^ ]*' if self.is_prefix else ''}"
-
 
 def normalised(text: str) -> str:
     """The words of a text."""
@@ -85,39 +78,69 @@ def parse_query(text: str) -> tuple[Term, ...]:
 
 
 def snippet(text: str, terms: Sequence[Term]) -> str:
-    """The part of a text around its first match, as HTML: escaped, with the matches between ``<mark>`` tags."""
-    spans = _matches(text, terms)
-    start = spans[0][0] if spans else 0
+    """The part of a text around its first match, as HTML: escaped, with the matches between ``<mark>`` tags.
+
+    Matches are looked for in the text's words, as the search does, however far apart those stand in the text itself.
+    """
+    matches = _matches(f" {normalised(text)} ", terms)
+    first = next(matches, None)
+    start, before = (0, 0) if first is None else _place(text, first[0])
     begin = max(0, min(start - BEFORE_CHARS, len(text) - SNIPPET_CHARS))
     end = min(len(text), begin + SNIPPET_CHARS)
+    # Which character each of the letters from there on comes from.
+    owners = [at for at in range(start, end) for _ in range(_letters(text[at]))]
     pieces = ["…" if begin else ""]
     at = begin
-    for first, last in spans:
-        if first < end:
-            pieces += [escape(text[at:first]), "<mark>", escape(text[first : min(last, end)]), "</mark>"]
-            at = min(last, end)
+    for opening, closing in chain([first] if first else [], matches):
+        if opening - before >= len(owners):
+            break
+        # Two words of one character, such as those of ½, are marked together.
+        opens = max(at, owners[opening - before])
+        closes = owners[closing - before] + 1 if closing - before < len(owners) else end
+        if opens < closes:
+            pieces += [escape(text[at:opens]), "<mark>", escape(text[opens:closes]), "</mark>"]
+            at = closes
     return "".join([*pieces, escape(text[at:end]), "…" if end < len(text) else ""])
 
 
-def _matches(text: str, terms: Sequence[Term]) -> list[tuple[int, int]]:
-    """Where the first match stands, and those in its neighbourhood."""
-    # The longest first: of two that begin at the same word it is taken.
-    patterns = sorted((each.expression for each in terms), key=len, reverse=True)
-    expression = re.compile(f"(?<= )(?:{'|'.join(patterns)})(?= )")
-    for offset in range(0, len(text), _WINDOW_CHARS):
-        spans = _matches_in(text[offset : offset + _WINDOW_CHARS + _OVERLAP_CHARS], expression, is_first=not offset)
-        if spans:
-            return [(offset + first, offset + last) for first, last in spans]
-    return []
+def _matches(words: str, terms: Sequence[Term]) -> Iterator[tuple[int, int]]:
+    """The first and the last letter of each match in normalised words, in order; spaces do not count.
+
+    No word is part of two matches; of those that begin at the same word the longest is taken. Each term is looked for
+    once from the beginning to the end, by an algorithm whose time does not grow with the term's length.
+    """
+    ahead = {term: words.find(term.pattern) for term in terms}
+    at = letters = 0
+    while ahead := {term: place for term, place in ahead.items() if place >= 0}:
+        start = min(ahead.values())
+        end = max(_end(words, start, term) for term, place in ahead.items() if place == start)
+        opening = letters + _letters_in(words, at, start)
+        letters = opening + _letters_in(words, start, end)
+        yield opening, letters - 1
+        at = end
+        ahead = {term: place if place >= end else words.find(term.pattern, end) for term, place in ahead.items()}
 
 
-def _matches_in(text: str, expression: re.Pattern[str], *, is_first: bool) -> list[tuple[int, int]]:
-    pieces = [_FOLDED[ord(char)] for char in text]
-    # Only at the beginning of the text is it certain that no word is cut.
-    pieces[0] = f" {pieces[0]}" if is_first else pieces[0]
-    ends = list(accumulate(map(len, pieces)))
-    found = expression.finditer(f"{''.join(pieces)} ")
-    return [(bisect_right(ends, each.start()), bisect_left(ends, each.end()) + 1) for each in found]
+def _end(words: str, start: int, term: Term) -> int:
+    """Where a match ends: with the word that its last one is the beginning of."""
+    return words.index(" ", start + len(term.pattern.rstrip()))
+
+
+def _letters_in(words: str, start: int, end: int) -> int:
+    return end - start - words.count(" ", start, end)
+
+
+def _place(text: str, letter: int) -> tuple[int, int]:
+    """The character that a letter of a text's words comes from, and how many letters stand before that character."""
+    at = before = 0
+    for step in (_PIECE_CHARS, 1):
+        while before + (count := _letters(text[at : at + step])) <= letter:
+            at, before = at + step, before + count
+    return at, before
+
+
+def _letters(text: str) -> int:
+    return len(text.translate(_FOLDED).replace(" ", ""))
 
 
 class _Folding(dict[int, str]):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import orjson
 from attrs import frozen
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from scm_trio.chat.searching import Found
 from scm_trio.errors import InvalidMessage
@@ -15,6 +16,7 @@ from scm_trio.store.search import SearchQuery
 from scm_trio.store.words import MAX_QUERY_CHARS
 from scm_trio.web.openapi import ERROR, ID, MOMENT, Answer, Operation, Parameter, model, object_of, page_of
 from scm_trio.web.parameters import limit_of, period_of
+from scm_trio.web.patience import while_wanted
 from scm_trio.web.services import WebServices
 from scm_trio.web.sessions import COUNTED, PAGING
 
@@ -62,8 +64,13 @@ class SearchRoutes:
     async def search(self, request: Request) -> Response:
         principal = await self.services.counted_user(request)
         query = _query(request)
-        page = await self.services.search.find(principal.user_id, query)
-        return JSONResponse({"items": [_hit(found) for found in page.items], "next": page.next})
+
+        async def find() -> Response:
+            page = await self.services.search.find(principal.user_id, query)
+            items = [_hit(found) for found in page.items]
+            return Response(orjson.dumps({"items": items, "next": page.next}), media_type="application/json")
+
+        return await while_wanted(request, find)
 
 
 def _query(request: Request) -> SearchQuery:
@@ -80,4 +87,4 @@ def _query(request: Request) -> SearchQuery:
 
 def _hit(found: Found) -> dict[str, object]:
     hit = found.hit
-    return {"message": plain(records.message(hit.message, hit.session_id, found.status)), "snippet": hit.snippet}
+    return {"message": plain(records.message(hit.message, hit.session_id, found.status)), "snippet": found.snippet}

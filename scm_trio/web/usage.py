@@ -13,6 +13,7 @@ from scm_trio.store.ledger import AttemptRow, UsageDay
 from scm_trio.web.openapi import ERROR, INTEGER, MOMENT, STRING, TIME, Answer, Operation, Parameter, array_of, object_of
 from scm_trio.web.parameters import limit_of, period_of
 from scm_trio.web.services import WebServices
+from scm_trio.web.sessions import COUNTED
 
 MAX_ATTEMPTS = 1000
 
@@ -75,7 +76,7 @@ class UsageRoutes:
                         object_of(rows=rows, quota={"oneOf": [_QUOTA, {"type": "null"}]}),
                     ),
                     400: Answer("A parameter is not valid", ERROR),
-                    503: Answer("The database does not answer", ERROR),
+                    **COUNTED,
                 },
                 access="user",
                 parameters=_PARAMETERS,
@@ -83,7 +84,7 @@ class UsageRoutes:
         ]
 
     async def usage(self, request: Request) -> Response:
-        principal = await self.services.user(request)
+        principal = await self.services.counted_user(request)
         asked = request.query_params
         since, until = period_of(asked.get("from"), asked.get("to"))
         limit = limit_of(asked.get("limit"), default=MAX_ATTEMPTS, most=MAX_ATTEMPTS)

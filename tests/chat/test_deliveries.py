@@ -157,4 +157,5 @@ async def test_the_connections_of_a_user_take_turns_and_others_do_not_wait(noted
         with trio.move_on_after(1):
             await take("impatient", "ann", 1)
     assert order == ["first begins", "other begins", "other ends", "first ends", "second begins", "second ends"]
-    assert noted._turns == {}
+    assert not noted.is_busy("ann")
+    assert not noted.is_busy("bob")

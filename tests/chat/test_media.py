@@ -6,13 +6,24 @@ from hypothesis import strategies as st
 
 from scm_trio.chat import media
 from scm_trio.chat.media import ALLOWED, MAX_NAME_CHARS, Sniffer, download_name, label
+from scm_trio.chat.signatures import HEAD_BYTES
 from scm_trio.errors import InvalidMessage
 
-PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(40)
-JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(40)
-GIF = b"GIF89a" + bytes(40)
-WEBP = b"RIFF\x24\x00\x00\x00WEBPVP8 " + bytes(40)
-PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
+# The beginnings are those of real files; behind them are zeros.
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06" + bytes(41)
+TABLE = b"\xff\xdb\x00\x43" + bytes(65)
+JFIF = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01" + bytes(7) + TABLE + bytes(20)
+EXIF = b"\xff\xd8\xff\xe1\x20\x00Exif\x00\x00" + bytes(0x2000 - 8) + TABLE
+BARE_JPEG = b"\xff\xd8" + TABLE + TABLE
+SCREEN = b"GIF89a\x01\x00\x01\x00"
+IMAGE = b"\x2c" + bytes(8) + b"\x00\x02\x02\x44\x01\x00\x3b"
+GIF = SCREEN + b"\x80\x00\x00" + bytes(6) + b"\x21\xf9\x04\x01\x00\x00\x00\x00" + IMAGE
+GIF_OF_256 = SCREEN + b"\xf7\x00\x00" + bytes(768) + IMAGE
+GIF_WITHOUT_COLOURS = SCREEN + b"\x77\x00\x00" + IMAGE
+WEBP = b"RIFF\x24\x00\x00\x00WEBPVP8 \x18\x00\x00\x00\x30\x01\x00\x9d\x01\x2a" + bytes(18)
+WEBP_LOSSLESS = b"RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00\x2f" + bytes(13)
+WEBP_EXTENDED = b"RIFF\x24\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x10" + bytes(23)
+PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n"
 
 
 def sniff(data: bytes, name: str = "file", piece: int = 7) -> str:
@@ -33,11 +44,18 @@ def refusal(data: bytes, name: str = "file", piece: int = 7) -> str:
     ("data", "kind"),
     [
         (PNG, "image/png"),
-        (JPEG, "image/jpeg"),
+        (JFIF, "image/jpeg"),
+        (EXIF, "image/jpeg"),
+        (BARE_JPEG, "image/jpeg"),
         (GIF, "image/gif"),
         (GIF.replace(b"89", b"87"), "image/gif"),
+        (GIF_OF_256, "image/gif"),
+        (GIF_WITHOUT_COLOURS, "image/gif"),
         (WEBP, "image/webp"),
+        (WEBP_LOSSLESS, "image/webp"),
+        (WEBP_EXTENDED, "image/webp"),
         (PDF, "application/pdf"),
+        (PDF.replace(b"1.7\n", b"2.0\r"), "application/pdf"),
         (b"plain", "text/plain"),
         ("供应链 🚚\r\n\tok\x0c\x1b[1m".encode(), "text/plain"),
         (b"\xef\xbb\xbfwith a mark", "text/plain"),
@@ -93,6 +111,47 @@ def test_everything_else_is_refused(data, piece):
 
 
 @pytest.mark.parametrize(
+    "data",
+    [
+        PNG[:66],
+        PNG.replace(b"IHDR\x00\x00\x00\x01", b"IHDR\x00\x00\x00\x00"),
+        PNG.replace(b"\rIHDR", b"\x0eIHDR"),
+        b"\xff\xd8\xff",
+        JFIF[:99],
+        JFIF.replace(TABLE, bytes(69)),
+        JFIF.replace(b"\x00\x10JFIF", b"\x00\x01JFIF"),
+        b"\xff\xd8\xff\xd9" + bytes(200),
+        b"\xff\xd8\xff\x00" + bytes(200),
+        b"GIF89a",
+        b"GIF89a<script>alert(document.domain)</script>" + b" " * 40,
+        b"GIF89a=1;" + b"x" * 2000,
+        GIF[:25],
+        GIF_OF_256.replace(IMAGE, b"\x00" * 40),
+        GIF_OF_256[:700],
+        WEBP[:20],
+        WEBP.replace(b"\x9d\x01\x2a", b"\x9d\x01\x2b"),
+        WEBP.replace(b"VP8 ", b"VP8?"),
+        WEBP_LOSSLESS.replace(b"\x2f", b"\x2e"),
+        WEBP_EXTENDED.replace(b"\x0a", b"\x0b"),
+        b"%PDF-",
+        b"%PDF-1.7\n",
+        b"%PDF-<script>" + b"x" * 100,
+        b"%PDF-1.77" + b"x" * 100,
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_a_signature_alone_is_no_file_of_its_kind_and_no_text_either(data, piece):
+    assert refusal(data, "a.txt", piece) == "media_type"
+
+
+def test_what_only_has_a_signature_is_refused_before_the_rest_has_come():
+    sniffer = Sniffer()
+    sniffer.feed(b"GIF89a=1;" + b"x" * (HEAD_BYTES - 10))
+    with pytest.raises(InvalidMessage):
+        sniffer.feed(b"x")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "<!DOCTYPE html><p>",
@@ -140,10 +199,16 @@ def test_a_sniffer_keeps_no_more_than_the_beginning():
     for _ in range(50):
         sniffer.feed(b"x" * 65_536)
     assert len(sniffer._beginning) <= 2 * media._MARKUP_CHARS
+    assert len(sniffer._head) <= HEAD_BYTES
     assert sniffer.media_type("x") == "text/plain"
 
 
-@given(st.binary(max_size=200), st.integers(1, 40))
+BEGINNINGS = st.sampled_from(
+    [b"", PNG[:24], JFIF[:20], b"\xff\xd8\xff", SCREEN, WEBP[:26], b"RIFF0000WEBPVP8", b"%PDF-1.4"]
+)
+
+
+@given(st.builds(bytes.__add__, BEGINNINGS, st.binary(max_size=200)), st.integers(1, 40))
 @example(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHD", 3)
 def test_the_verdict_does_not_depend_on_how_the_bytes_come(data, piece):
     def verdict(size):

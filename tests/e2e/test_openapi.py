@@ -76,7 +76,7 @@ def folder(tmp_path: Path) -> Path:
 def upload(server: ServerProcess, headers: dict[str, str]) -> str:
     answer = httpx.post(
         f"{server.base_url}/scm/ai/files",
-        files={"file": ("a.png", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(20))},
+        files={"file": ("a.png", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + b"\x00\x00\x00\x01" * 2 + bytes(43))},
         headers=headers,
         trust_env=False,
         timeout=30,

@@ -19,8 +19,8 @@ from .serving import answer, said
 
 pytestmark = pytest.mark.usefixtures("both_databases")
 
-PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(40)
-PDF = b"%PDF-1.7 nothing else"
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01" + bytes(43)
+PDF = b"%PDF-1.7 nothing else".ljust(64)
 
 
 class Hall:

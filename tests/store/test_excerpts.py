@@ -3,7 +3,7 @@
 from sqlalchemy import delete
 
 from scm_trio.model import File, Message
-from scm_trio.store import excerpts, files, messages, schema
+from scm_trio.store import excerpts, files, messages, paging, schema
 
 
 def message(message_id, parent_id=None, *, session="g1", conversation="c1"):
@@ -72,7 +72,7 @@ async def test_messages_are_read_in_the_order_asked_for_with_their_attachments(d
     await db.write(files.announce, file)
     await db.write(files.complete, file)
     await db.write(files.attach, "q2", ["f1"], 2.0)
-    found = await db.read(excerpts.read, ["q2", "q1"])
+    found, _ = await db.read(excerpts.read, ["q2", "q1"])
     assert [(each.message_id, each.attachments) for each in found] == [("q2", (file,)), ("q1", ())]
 
 
@@ -80,4 +80,18 @@ async def test_what_was_deleted_meanwhile_is_left_out(db):
     await db.write(talk, *TREE)
     gone = schema.messages.c.message_id == "q2"
     await db.write(lambda conn: conn.execute(delete(schema.messages).where(gone)) and None)
-    assert [each.message_id for each in await db.read(excerpts.read, ["q2", "q1"])] == ["q1"]
+    found, count = await db.read(excerpts.read, ["q2", "q1"])
+    assert ([each.message_id for each in found], count) == (["q1"], 2)
+
+
+async def test_long_messages_come_in_short_pages_of_which_no_more_is_read_than_they_hold(db, monkeypatch):
+    monkeypatch.setattr(paging, "MAX_PAGE_CHARS", 25)
+    looked_up, find = [], excerpts.find_message
+    monkeypatch.setattr(excerpts, "find_message", lambda conn, name: looked_up.append(name) or find(conn, name))
+    await db.write(talk, *TREE)  # ten characters each
+    ids = ["q1", "a1", "a2", "q2"]
+    found, count = await db.read(excerpts.read, ids)
+    assert ([each.message_id for each in found], count, looked_up) == (["q1", "a1"], 2, ["q1", "a1", "a2"])
+    monkeypatch.setattr(paging, "MAX_PAGE_CHARS", 1)
+    found, count = await db.read(excerpts.read, ids[count:])
+    assert ([each.message_id for each in found], count) == (["a2"], 1), "one is a page, however long"

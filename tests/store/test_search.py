@@ -4,7 +4,7 @@ import trio
 from sqlalchemy import delete
 
 from scm_trio.errors import InvalidMessage, NotFound
-from scm_trio.store import schema, search
+from scm_trio.store import paging, schema, search
 from scm_trio.store.access import enter
 from scm_trio.store.database import open_database
 from scm_trio.store.housekeeping import catch_up
@@ -92,7 +92,20 @@ async def test_texts_are_found_by_what_is_in_them_whatever_is_typed(db, way):
     assert {query: await look(db, query) for query in FOUND} == FOUND
 
 
-async def test_a_hit_has_the_message_ones_own_name_of_its_session_and_a_snippet(db, way):
+async def test_a_phrase_of_any_length_is_found_by_all_of_its_words(db, way):
+    said = "one two three four five six seven eight nine ten"
+    await db.write(open_session)
+    await db.write(say, "whole", content=f"{said}th")
+    await db.write(say, "other", content=said.replace("nine", "nein"))
+    await db.write(say, "zh", content="一二三四五六七八九十")
+    assert await look(db, f'"{said}"') == ["whole"]
+    assert await look(db, f'"{said}" nine') == ["whole"]
+    assert await look(db, '"one two three four five six seven eig"') == ["other", "whole"]
+    assert await look(db, "一二三四五六七八") == await look(db, "一二三四五六七八九") == ["zh"]
+    assert await look(db, "一二三四五六七八十") == []
+
+
+async def test_a_hit_has_the_message_and_ones_own_name_of_its_session(db, way):
     await db.write(enter, "ann", "s1", "g1", 1.0)
     await db.write(update_session, "ann", "s1", SessionChanges(members=[owner("ann"), member("bob")]), 2.0)
     await db.write(say, "en", content=TEXTS["en"])
@@ -100,9 +113,8 @@ async def test_a_hit_has_the_message_ones_own_name_of_its_session_and_a_snippet(
     (hit,) = (await db.read(find, "ann", SearchQuery("brief"))).items
     assert hit.message == await db.read(find_message, "en")
     assert hit.session_id == "s1"
-    assert hit.snippet == "Supply-chain management, explained &lt;b&gt;<mark>briefly</mark>&lt;/b&gt; &amp; well"
     (theirs,) = (await db.read(find, "bob", SearchQuery("brief"))).items
-    assert (theirs.session_id, theirs.snippet) == ("g1", hit.snippet)
+    assert (theirs.session_id, theirs.message) == ("g1", hit.message)
 
 
 async def test_only_members_find_anything(db, way):
@@ -159,6 +171,45 @@ async def test_hits_come_in_pages_the_newest_first(db, way):
         await db.write(say, f"new{len(found)}", content="needle")
         await catch_up(db)
     assert found == [["m6", "m5", "m4"], ["m3", "m2", "m1"], ["m0"]]
+
+
+async def test_long_hits_come_in_short_pages_and_no_other_text_is_read(db, way, monkeypatch):
+    monkeypatch.setattr(paging, "MAX_PAGE_CHARS", 100)
+    read, make = [], search.message_from
+    monkeypatch.setattr(search, "message_from", lambda row: read.append(row) or make(row))
+    lengths = [10, 90, 10, 200, 30, 30, 30, 30, 101, 1]
+    await db.write(open_session)
+    for number, length in enumerate(lengths):
+        await db.write(say, f"m{number}", content=f"needle {number}".ljust(length - 2, "."), reasoning="hm")
+    await catch_up(db)
+    found, cursor = [], None
+    while True:
+        page = await db.read(find, "ann", SearchQuery("needle", before=cursor))
+        found.append([hit.message.message_id for hit in page.items])
+        cursor = page.next
+        if cursor is None:
+            break
+        await db.write(say, f"new{len(found)}", content="needle")
+        await catch_up(db)
+    assert found == [["m9"], ["m8"], ["m7", "m6", "m5"], ["m4"], ["m3"], ["m2", "m1"], ["m0"]]
+    assert len(read) == len(lengths)
+
+
+async def test_a_page_that_is_cut_goes_on_where_it_was_cut_also_when_the_index_was_left_early(db, monkeypatch):
+    for name, value in {"FEW": -1, "FIRST_MATCHES": 3, "MAX_MATCHES": 3}.items():
+        monkeypatch.setattr(search, name, value)
+    await db.write(open_session)
+    for number in range(8):
+        await db.write(say, f"m{number}", content=f"needle {number}")
+    await catch_up(db)
+    for chars in (1, 20, 1000):
+        monkeypatch.setattr(paging, "MAX_PAGE_CHARS", chars)
+        found, cursor = [], None
+        while cursor is not None or not found:
+            page = await db.read(find, "ann", SearchQuery("needle", before=cursor))
+            found += [hit.message.message_id for hit in page.items]
+            cursor = page.next
+        assert found == [f"m{number}" for number in reversed(range(8))]
 
 
 async def test_what_is_deleted_is_found_no_more_whatever_deletes_it(db, way):

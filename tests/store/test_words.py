@@ -1,16 +1,18 @@
 import re
 from html import unescape
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scm_trio.errors import InvalidMessage
+from scm_trio.store import words
 from scm_trio.store.words import MAX_QUERY_CHARS, MAX_TERMS, SNIPPET_CHARS, Term, normalised, parse_query, snippet
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("", ""),
         ("  Hello,\n World! ", "hello world"),
@@ -30,15 +32,15 @@ from scm_trio.store.words import MAX_QUERY_CHARS, MAX_TERMS, SNIPPET_CHARS, Term
         ("nul\0nul", "nul nul"),
     ],
 )
-def test_a_text_becomes_its_words(text, words):
-    assert normalised(text) == words
+def test_a_text_becomes_its_words(text, expected):
+    assert normalised(text) == expected
 
 
 @given(st.text())
 def test_words_hold_nothing_that_an_index_could_take_for_its_own_language(text):
-    words = normalised(text)
-    assert not re.search(r"[\x00-\x1f\"%_\\*(){}:^+'-]|  ", words)
-    assert normalised(words) == words
+    made = normalised(text)
+    assert not re.search(r"[\x00-\x1f\"%_\\*(){}:^+'-]|  ", made)
+    assert normalised(made) == made
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,8 @@ def test_queries_up_to_the_limits_are_taken():
         ("㈱東京", "株", "<mark>㈱</mark>東京"),
         ("ab", "ab abc", "<mark>ab</mark>"),
         ("x y", 'x "x y"', "<mark>x y</mark>"),
+        ("a应 供a", 'a "a应"', "<mark>a应</mark> 供<mark>a</mark>"),
+        ("½", "1 2", "<mark>½</mark>"),
         ("nothing of it", "else", "nothing of it"),
         ("", "else", ""),
     ],
@@ -115,6 +119,43 @@ def test_a_match_is_found_wherever_it_stands_in_a_very_long_text(offset):
     assert "<mark>供应链</mark> <mark>needles</mark>" in snippet(text, parse_query("供应链 needle"))
 
 
+@pytest.mark.parametrize("offset", [0, 7000, 8000, 8189, 30_000])
+@pytest.mark.parametrize("gap", [1, 1023, 1500, 8192, 50_000])
+@pytest.mark.parametrize("between", [" ", "-\n", "\ufeff "])
+def test_a_phrase_is_found_however_much_stands_between_its_words(offset, gap, between):
+    text = "x" * offset + " " + "alpha" + (between * gap)[: gap + 1] + " beta end"
+    terms = parse_query('"alpha beta"')
+    assert terms[0].pattern in f" {normalised(text)} "
+    assert " <mark>alpha" in f" {snippet(text, terms)}"
+
+
+def test_a_phrase_of_many_words_takes_no_longer_than_one_word():
+    # Looked for at every word anew, this takes longer than anybody waits.
+    text, phrase = "a " * 5_000_000, "a " * 90 + "b"
+    assert snippet(text + phrase, parse_query(f'"{phrase}"')).endswith(f"<mark>{phrase[:120]}</mark>…")
+
+
+class Watched(str):
+    """Notes where which pattern is looked for, and where it is found."""
+
+    __slots__ = ("looks",)
+
+    def find(self, pattern, start=0):
+        found = super().find(pattern, start)
+        self.looks.setdefault(pattern, []).append((start, found))
+        return found
+
+
+def test_every_term_is_looked_for_once_from_the_beginning_to_the_end():
+    watched = Watched(f" {'a a b ' * 100}c ")
+    watched.looks = {}
+    terms = parse_query('a "a b" "a a b" b c "a c"')
+    assert len(list(words._matches(watched, terms))) == 101
+    assert set(watched.looks) == {term.pattern for term in terms}
+    for looks in watched.looks.values():
+        assert all(found < start for (_, found), (start, _) in pairwise(looks))
+
+
 def test_no_part_of_a_word_is_marked_where_a_very_long_text_is_cut():
     text = "z" * 8190 + "xxneedle " + "w " * 2000 + "needle"
     assert snippet(text, parse_query("needle")).endswith("w <mark>needle</mark>")
@@ -131,3 +172,28 @@ def test_a_snippet_is_a_part_of_its_text_and_shows_a_match_where_there_is_one(te
     assert not re.search("[<>\"']", re.sub("</?mark>", "", shown))
     if any(term.pattern in f" {normalised(text)} " for term in terms):
         assert "<mark>" in shown
+
+
+def highlights(text, terms):
+    """What is marked of normalised words, by regular expressions."""
+    longest_first = sorted(terms, key=lambda term: len(term.pattern), reverse=True)
+    either = "|".join(" ".join(map(re.escape, term.words)) + "[^ ]*" * term.is_prefix for term in longest_first)
+    return re.findall(f"(?<= )(?:{either})(?= )", text)
+
+
+ALPHABET = st.sampled_from([*"abé链应 .-½", "  ", "e\u0301", "ab", "ß", "\u200b", "😀"])
+
+
+@given(
+    st.lists(ALPHABET, min_size=1, max_size=60).map("".join),
+    st.lists(st.lists(ALPHABET, min_size=1, max_size=4).map("".join), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_what_is_marked_are_the_matches_the_longest_where_several_begin(text, queries, quoted):
+    terms = parse_query(" ".join(f'"{query}"' if quoted else query for query in queries))
+    expected = highlights(f" {normalised(text)} ", terms) if terms else []
+    shown = re.findall("<mark>(.*?)</mark>", snippet(text, terms), re.DOTALL)
+    # Of a character that is two words, both are marked when one of them is meant.
+    if "½" not in text:
+        assert [normalised(unescape(each)) for each in shown] == expected
+    assert bool(shown) == bool(expected)

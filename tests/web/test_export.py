@@ -4,6 +4,7 @@ import json
 import re
 from base64 import b64encode
 from hashlib import sha256
+from html import escape
 from html.parser import HTMLParser
 
 import pytest
@@ -11,6 +12,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from markdown_it import MarkdownIt
 
 from scm_trio.model import File, Message, Session, Usage
 from scm_trio.protocol import messages, records
@@ -259,6 +261,19 @@ def test_an_image_is_a_link():
 def test_a_very_long_answer_is_shown_as_it_was_written():
     long = "**x** " * (html_export.MAX_MARKDOWN_CHARS // 6 + 1)
     assert "<strong>" not in rendered(Html, [evolve(TALK[1], content=long, reasoning="")]).split("<main>")[1]
+
+
+@pytest.mark.parametrize("mark", ["![", "[](", "*_", "- a\n", "> a\n\n", "~~a ", "``a "])
+def test_an_answer_that_is_all_markup_is_never_given_to_the_parser(mark, monkeypatch):
+    parsed, render = [], MarkdownIt.render
+    monkeypatch.setattr(MarkdownIt, "render", lambda self, text: parsed.append(text) or render(self, text))
+    many = mark * (html_export.MAX_MARKUP_CHARS + 1)
+    few = mark * 10 + "a text of some length\n\n" * 100
+    text = rendered(
+        Html, [evolve(TALK[1], content=many[: html_export.MAX_MARKDOWN_CHARS]), evolve(TALK[1], content=few)]
+    )
+    assert parsed == [few]
+    assert f'<div class="plain">{escape(mark * 100)}' in text
 
 
 def test_branches_link_to_what_they_follow():

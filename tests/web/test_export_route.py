@@ -2,16 +2,20 @@
 
 import json
 import re
+from functools import partial
 
 import pytest
 import trio
 from attrs import evolve
 
 from scm_trio.chat import conversations
+from scm_trio.config import Messages, WebSocket
 from scm_trio.errors import StoreError
 from scm_trio.providers.scripted import Scripted
-from scm_trio.store import messages
+from scm_trio.store import messages, paging
 from scm_trio.testing import open_server, quiet_config
+
+from .asking import ask, request
 
 pytestmark = pytest.mark.usefixtures("both_databases")
 
@@ -111,12 +115,99 @@ async def test_the_whole_tree_comes_in_the_order_in_which_it_was_said(site, auto
 
 async def test_a_long_conversation_comes_whole(site, autojump_clock, monkeypatch):
     monkeypatch.setattr(conversations, "PAGE", 3)
-    monkeypatch.setattr("scm_trio.web.export.routes.PAGE", 3)
     for number in range(5):
         await site.ask(f"q{number}")
     assert await site.told() == [text for n in range(5) for text in (f"q{n}", f"re: q{n}")]
     for form in ("markdown", "html"):
         assert (await site.export(f"?format={form}")).body.decode().count("re: q") == 5
+
+
+async def test_long_messages_are_read_and_written_a_few_at_a_time(site, autojump_clock, monkeypatch):
+    monkeypatch.setattr(paging, "MAX_PAGE_CHARS", 12)
+    for number in range(4):
+        await site.ask(f"q{number}")
+    sizes, page = [], conversations.Conversations.page
+
+    async def counted(self, excerpt, start):
+        found, following = await page(self, excerpt, start)
+        sizes.append(sum(len(each.content) for each in found))
+        return found, following
+
+    monkeypatch.setattr(conversations.Conversations, "page", counted)
+    assert await site.told() == [text for n in range(4) for text in (f"q{n}", f"re: q{n}")]
+    assert len(sizes) > 1
+    assert max(sizes) <= 12
+
+
+class Slow:
+    """Reading a page takes ten seconds. Notes who has it done."""
+
+    def __init__(self, monkeypatch):
+        self.running, self.most, self.done = [], {}, []
+        page = conversations.Conversations.page
+
+        async def slow(conversation, excerpt, start):
+            user = excerpt.user_id
+            self.running.append(user)
+            self.most[user] = max(self.most.get(user, 0), self.running.count(user))
+            try:
+                await trio.sleep(10)
+            finally:
+                self.running.remove(user)
+            self.done.append((user, excerpt.session.session_id))
+            return await page(conversation, excerpt, start)
+
+        monkeypatch.setattr(conversations.Conversations, "page", slow)
+
+
+async def test_a_users_exports_take_turns_and_another_users_does_not_wait_for_them(site, autojump_clock, monkeypatch):
+    monkeypatch.setattr(conversations, "PAGE", 1)
+    await site.ask("Hi")
+    await site.ask("Hi", user="bob", session="s2")
+    slow, finished = Slow(monkeypatch), []
+
+    async def export(user, session):
+        assert (await site.export(user=user, session=session)).status == 200
+        finished.append(user)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(export, "ann", "s1")
+        await trio.sleep(1)
+        nursery.start_soon(export, "bob", "s2")
+    assert slow.most == {"ann": 1, "bob": 1}
+    assert finished == ["bob", *["ann"] * 5]
+
+
+async def test_an_export_whose_client_has_left_is_not_made(site, autojump_clock, monkeypatch):
+    await site.ask("Hi")
+    await site.ask("Hi", session="s2")
+    await site.ask("Hi", session="s3")
+    slow = Slow(monkeypatch)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(site.export, session="s1"))
+        await trio.sleep(1)
+        gone = site.server.dial()
+        await gone.send_all(request(site.server, "/scm/ai/sessions/s2/export", "ann"))
+        await trio.sleep(1)
+        await gone.aclose()
+        nursery.start_soon(partial(site.export, session="s3"))
+    assert slow.done == [("ann", "s1"), ("ann", "s3")]
+
+
+async def test_exports_and_usage_count_for_the_users_rate_and_files_do_not(calling, autojump_clock):
+    config = quiet_config(websocket=WebSocket(message=Messages(rate_limit_per_minute=3)))
+    async with open_server({"openai": Scripted(["ok"])}, config) as server:
+        site = Site(server, calling)
+        await site.ask("Hi")
+        assert (await site.export()).status == 200
+        assert (await ask(server, "/scm/ai/files/f-1", "ann")).status == 404
+        assert (await ask(server, "/scm/ai/usage", "ann")).status == 200
+        for target in ("/scm/ai/sessions/s1/export?format=html", "/scm/ai/usage"):
+            refused = await ask(server, target, "ann")
+            assert (refused.status, refused.json["code"], refused.headers["retry-after"]) == (429, "RATE_LIMITED", "20")
+        assert (await ask(server, "/scm/ai/usage", "bob")).status == 200
+        assert (await ask(server, "/scm/ai/files/f-1", "ann")).status == 404
 
 
 async def test_a_session_is_found_by_its_global_id_too(site, autojump_clock):
@@ -177,7 +268,6 @@ async def test_a_database_that_fails_at_the_start_is_a_busy_server(site, autojum
 
 async def test_a_database_that_fails_in_the_middle_cuts_the_file(site, autojump_clock, monkeypatch):
     monkeypatch.setattr(conversations, "PAGE", 1)
-    monkeypatch.setattr("scm_trio.web.export.routes.PAGE", 1)
     await site.ask("Hi")
     page = conversations.Conversations.page
 

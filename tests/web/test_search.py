@@ -18,7 +18,7 @@ from scm_trio.store.messages import add_message
 from scm_trio.store.sessions import NewSession, create_session, delete_session
 from scm_trio.testing import open_server
 
-from .asking import ask
+from .asking import ask, request
 
 pytestmark = pytest.mark.usefixtures("both_databases")
 
@@ -212,3 +212,38 @@ async def test_searches_index_one_after_the_other(autojump_clock, server, monkey
         for _ in range(5):
             nursery.start_soon(ids, server, "supply")
     assert most == 1
+
+
+async def test_long_hits_come_in_pages_that_clients_can_take(autojump_clock, server):
+    for number in range(5):
+        text = f"verbose {number} " + 80_000 * '"'
+        await server.house.database.write(say, f"long{number}", SHARED, "ann", text, NEW_YEAR_S)
+    pages, cursor = [], {}
+    while True:
+        page = await find(server, "verbose", **cursor)
+        pages.append([hit["message"]["messageId"] for hit in page["items"]])
+        if page["next"] is None:
+            break
+        cursor = {"before": page["next"]}
+    assert pages == [["long4", "long3", "long2"], ["long1", "long0"]]
+
+
+async def test_a_search_whose_client_has_left_is_not_done(autojump_clock, server, monkeypatch):
+    searched, read = [], Database.read
+
+    async def slow(self, fn, *args):
+        if fn is searching._find:
+            await trio.sleep(10)
+            searched.append(args[1].text)
+        return await read(self, fn, *args)
+
+    monkeypatch.setattr(Database, "read", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ids, server, "supply")
+        await trio.sleep(1)
+        gone = server.dial()
+        await gone.send_all(request(server, "/scm/ai/search?q=chain", "ann"))
+        await trio.sleep(1)
+        await gone.aclose()
+        nursery.start_soon(ids, server, "stock")
+    assert searched == ["supply", "stock"]

@@ -24,7 +24,10 @@ from scm_trio.protocol.messages import StoredMessage
 from scm_trio.web.export.renderer import Numbers, Occasion, moment, say, size, speaker
 
 MAX_MARKDOWN_CHARS = 100_000
-"""A longer text is shown as it was written: some take Markdown parsers very long."""
+"""A longer text is shown as it was written,"""
+MAX_MARKUP_CHARS = 10_000
+"""and so is one with more of these characters, each of which the Markdown parser looks into:"""
+_MARKUP = "[]!*_`~<>\n"
 
 _STYLE = files(__package__).joinpath("export.css").read_text(encoding="utf-8")
 _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
@@ -102,7 +105,7 @@ class Html:
         )
 
     def _text(self, message: StoredMessage) -> str:
-        if message.role == "user" or len(message.content) > MAX_MARKDOWN_CHARS:
+        if message.role == "user" or not _is_cheap(message.content):
             return _plain(message.content)
         rendered = nh3.clean(
             self._markdown.render(message.content),
@@ -113,6 +116,10 @@ class Html:
             link_rel="noopener noreferrer nofollow",
         )
         return f'<div class="text">{rendered}</div>\n'
+
+
+def _is_cheap(text: str) -> bool:
+    return len(text) <= MAX_MARKDOWN_CHARS and sum(map(text.count, _MARKUP)) <= MAX_MARKUP_CHARS
 
 
 def _plain(text: str) -> str:
