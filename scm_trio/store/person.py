@@ -9,9 +9,8 @@ import orjson
 from sqlalchemy import Connection, Select, Table, delete, exists, select, union_all, update
 
 from scm_trio.protocol.codec import camel, timestamp
-from scm_trio.store.access import lock
-from scm_trio.store.members import hand_over
-from scm_trio.store.removal import BATCH, NOBODY, remove_messages, remove_session
+from scm_trio.store.access import lock, name_for
+from scm_trio.store.removal import BATCH, NOBODY, SOMEBODY, remove_messages, remove_session
 from scm_trio.store.schema import LEAVING, attachments, files, members, messages, reservations, runs, sessions, usage
 
 Record = dict[str, Any]
@@ -57,7 +56,8 @@ def write_export(conn: Connection, user_id: str, lines: BinaryIO) -> int:
 def delete_user(conn: Connection, user_id: str) -> int:
     """Delete the next batch of what is kept about a person; return its size, 0 when nothing is left.
 
-    - A session of which he is the only owner goes, whoever else is in it. Another one he leaves.
+    - A session of which he is the only owner goes, whoever else is in it. Another one he leaves; if he began it, it counts
+      for nobody from then on.
     - What he asked in sessions that stay, and what was answered to him, is deleted and not only made anonymous: a text says
       who wrote it. What others said below it moves up (``removal.py``).
     - His files are nobody's and leaving (``files.sweep``), since their bytes have to be deleted first.
@@ -90,8 +90,8 @@ def _leave_a_session(conn: Connection, user_id: str) -> int:
         remove_session(conn, global_id)
         return 1
     conn.execute(delete(members).where(here, members.c.user_id == user_id))
-    if conn.execute(select(named.where(sessions.c.global_id == global_id).exists())).scalar_one():
-        hand_over(conn, global_id)
+    begun = update(sessions).where(sessions.c.global_id == global_id, sessions.c.owner_id == user_id)
+    conn.execute(begun.values(owner_id=SOMEBODY, session_id=global_id))
     return 1
 
 

@@ -17,6 +17,9 @@ from scm_trio.store.schema import members, messages, runs, sessions
 NOBODY = ""
 """Owner of what waits to be removed, and whom anonymous rows belong to: no token can name this user."""
 
+SOMEBODY = "\t"
+"""Owner of what was begun by somebody who is deleted, and stays for others: no token can name this user either."""
+
 BATCH = 500
 """Messages that one transaction removes."""
 

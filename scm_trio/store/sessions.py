@@ -47,7 +47,7 @@ class ChangedSession:
 
     Attributes:
         before: the session as it was,
-        after: and as it is; it may have passed to another owner, and be called differently then.
+        after: and as it is; it may be called differently then.
         views: how each member sees it now, by user.
         added: who has become a member.
         removed: who is no member any more.

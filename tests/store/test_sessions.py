@@ -89,7 +89,7 @@ async def test_an_update_of_the_members_tells_who_was_taken_off(db):
     assert (changed.added, changed.before.owner_id, changed.after.owner_id) == (("dan",), "ann", "ann")
     left = await db.write(update, members=[owner("dan")])
     assert (set(left.views), left.added, left.removed) == ({"dan"}, (), ("ann",))
-    assert (left.before.owner_id, left.after.owner_id) == ("ann", "dan")
+    assert (left.before.owner_id, left.after.owner_id) == ("ann", "ann"), "she began it"
     assert (left.views["dan"].session_id, left.views["dan"].updated_at) == ("g1", 9.0)
 
 
