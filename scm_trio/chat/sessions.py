@@ -22,7 +22,7 @@ from scm_trio.store.database import Database
 from scm_trio.store.markers import ReadMark, mark_read
 from scm_trio.store.members import Member, member_ids
 from scm_trio.store.messages import find_session_by_global_id
-from scm_trio.store.removal import NOBODY
+from scm_trio.store.removal import NOBODY, DeletedSession
 from scm_trio.store.session_list import SessionFilter, SessionView, list_sessions, view, views_of_members
 
 
@@ -134,6 +134,10 @@ class Sessions:
             lambda marked: self._marked(caller, message_id, *marked), _mark, caller.user_id, reference, message_id
         )
 
+    def expired(self, deleted: DeletedSession) -> None:
+        """The store has removed a session because of its age: to be called as the effect of that. Everybody is told."""
+        self._ended(Caller(NOBODY), deleted)
+
     # ---- looking; all of it may raise StoreError
 
     async def find(self, user_id: str, reference: str) -> messages.SessionInfo:
@@ -174,13 +178,16 @@ class Sessions:
             self._service.session_changed(titled.session, titled.views)
             self._tell(Caller(NOBODY), titled.views, new_to=())
 
-    def _deleted(self, caller: Caller, deleted: store.DeletedSession) -> messages.SessionDeleted:
+    def _deleted(self, caller: Caller, deleted: DeletedSession) -> messages.SessionDeleted:
+        self._ended(caller, deleted)
+        return _gone(deleted.global_id, deleted.names[caller.user_id])
+
+    def _ended(self, caller: Caller, deleted: DeletedSession) -> None:
         for connection in self._audience.of(deleted.names):
             connection.lose(deleted.global_id)
         self._service.session_deleted(deleted.global_id)
         self.on_members(deleted.global_id, {}, tuple(deleted.names))
         self._tell_gone(caller, deleted.global_id, deleted.names)
-        return _gone(deleted.global_id, deleted.names[caller.user_id])
 
     def _marked(self, caller: Caller, message_id: str, mark: ReadMark, members: tuple[str, ...]) -> None:
         session = mark.access.session

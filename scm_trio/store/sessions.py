@@ -9,11 +9,11 @@ from sqlalchemy import Connection, case, insert, update
 
 from scm_trio.errors import InvalidMessage
 from scm_trio.model import Session
-from scm_trio.store.access import Access, check_room, resolve_for_change
-from scm_trio.store.members import Member, add_members, checked, member_ids, members_of, set_members
+from scm_trio.store.access import Access, check_room, lock, resolve_for_change
+from scm_trio.store.members import Member, add_members, checked, member_ids, set_members
 from scm_trio.store.messages import enter_owner, find_session_by_global_id
-from scm_trio.store.removal import remove_session
-from scm_trio.store.schema import sessions
+from scm_trio.store.removal import DeletedSession, remove_session
+from scm_trio.store.schema import messages, sessions
 from scm_trio.store.session_list import SessionView, view, views_of_members
 
 MAX_TITLE_CHARS = 200
@@ -59,14 +59,6 @@ class ChangedSession:
     views: Mapping[str, SessionView]
     added: tuple[str, ...]
     removed: tuple[str, ...]
-
-
-@frozen
-class DeletedSession:
-    """What there is left to say of a deleted session, by user: what each of its members called it."""
-
-    global_id: str
-    names: Mapping[str, str]
 
 
 def create_session(conn: Connection, user_id: str, global_id: str, new: NewSession, now: float) -> SessionView:
@@ -131,9 +123,8 @@ def delete_session(conn: Connection, user_id: str, reference: str) -> DeletedSes
     """
     access = resolve_for_change(conn, user_id, reference)
     access.demand("owner")
-    people = members_of(conn, [access.global_id])[access.global_id]
-    remove_session(conn, access.global_id)
-    return DeletedSession(access.global_id, {each.user_id: access.session.name_for(each.user_id) for each in people})
+    return remove_session(conn, access.global_id)
+
 
 
 def set_title_if_absent(conn: Connection, global_id: str, title: str) -> bool:
