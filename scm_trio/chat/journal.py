@@ -156,6 +156,15 @@ class StoreJournal:
         """
         return (await self._database.read(resolve, user_id, global_id)).role
 
+    async def keeps(self, user_id: str, global_id: str, message_id: str) -> bool:
+        """Whether an answer, running or ended, of a user's session is still there, and was not deleted by another process.
+
+        Raises:
+            NotFound: he is no member of the session.
+            StoreError: the database failed.
+        """
+        return await self._database.read(_keeps, user_id, global_id, message_id)
+
     async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
         """Read an ended answer back, for a member of its session.
 
@@ -277,6 +286,11 @@ def _end(conn: Connection, ended: runs.EndedRun, entries: list[Entry], is_limite
     if is_limited:
         quota.release(conn, ended.run_id)
     return None if said is None else Said(said, member_ids(conn, said.session_id))
+
+
+def _keeps(conn: Connection, user_id: str, global_id: str, message_id: str) -> bool:
+    resolve(conn, user_id, global_id)
+    return runs.is_there(conn, message_id)
 
 
 def _recall(conn: Connection, user_id: str, message_id: str) -> StoredAnswer:

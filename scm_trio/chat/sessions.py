@@ -14,7 +14,7 @@ from sqlalchemy import Connection as Transaction
 from scm_trio.chat.audience import Audience
 from scm_trio.chat.service import ChatService
 from scm_trio.cluster.hub import Connection, SessionEvent
-from scm_trio.model import Session
+from scm_trio.model import Message, Session
 from scm_trio.protocol import messages, records
 from scm_trio.store import sessions as store
 from scm_trio.store.access import resolve
@@ -110,9 +110,9 @@ class Sessions:
             self._now(),
         )
 
-    async def give_title(self, global_id: str, title: str) -> None:
-        """Give a session a title that was made for it, unless it has one. Everybody in it is told."""
-        await self._database.change(self._titled, _give_title, global_id, title)
+    async def give_title(self, question: Message, title: str) -> None:
+        """Give a session a title that was made from a question in it, unless it has one. Everybody in it is told."""
+        await self._database.change(self._titled, _give_title, question.session_id, title, question.message_id)
 
     async def delete(self, caller: Caller, reference: str) -> messages.SessionDeleted:
         """Delete a session with all that was said in it; what is being answered there is cancelled. Everybody is told.
@@ -234,8 +234,8 @@ class _Titled:
     views: Mapping[str, SessionView]
 
 
-def _give_title(conn: Transaction, global_id: str, title: str) -> _Titled | None:
-    given = store.set_title_if_absent(conn, global_id, title)
+def _give_title(conn: Transaction, global_id: str, title: str, question_id: str) -> _Titled | None:
+    given = store.set_title_if_absent(conn, global_id, title, question_id)
     session = find_session_by_global_id(conn, global_id) if given else None
     return None if session is None else _Titled(session, views_of_members(conn, global_id))
 

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Integer, Select, bindparam, ca
 
 from scm_trio.errors import Conflict, Forbidden, NotFound
 from scm_trio.model import MemberRole, Session
-from scm_trio.store.messages import ensure_session, session_from
+from scm_trio.store.messages import SESSION_COLUMNS, ensure_session, session_from
 from scm_trio.store.prepared import Prepared
 from scm_trio.store.schema import members, sessions
 
@@ -141,7 +141,7 @@ def name_for(user_id: str | ColumnElement[str]) -> ColumnElement[str]:
 
 def _access(*which: ColumnElement[bool]) -> Select[Any]:
     mine = members.c.session_id == sessions.c.global_id, members.c.user_id == bindparam("user")
-    columns = (*sessions.c, members.c.role, members.c.delivered_to, members.c.read_to)
+    columns = (*SESSION_COLUMNS, members.c.role, members.c.delivered_to, members.c.read_to)
     return select(*columns).where(*which, *mine)
 
 

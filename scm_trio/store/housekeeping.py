@@ -27,6 +27,9 @@ PAUSE_S = 0.05
 FILES_BATCH = 200
 OTHERS_WAIT_S = 0.02
 OTHERS_TRIES = 50
+FOLD_TRIES = 50
+FOLD_PAUSE_S = 0.2
+"""Readers take milliseconds each; who is still there after some fifty tries reads for long."""
 
 
 def _to_nobody(_: DeletedSession) -> None:
@@ -142,7 +145,8 @@ async def erase_user(database: Database, blobs: Blobs, user_id: str) -> bool:
     """Delete all that is kept about a person, as ``person.delete_user`` does; return whether there was anything.
 
     Raises:
-        StoreError: database or disk failed; what is left can be deleted by asking again.
+        StoreError: database or disk failed, or others kept SQLite from emptying its log, which has the texts still; what is
+            left can be deleted by asking again.
     """
     found = False
     while await database.write(delete_user, user_id):
@@ -155,4 +159,16 @@ async def erase_user(database: Database, blobs: Blobs, user_id: str) -> bool:
     # Also the words that only the index still has.
     while await database.write(merge_index):
         pass
+    await _fold_log(database)
     return found
+
+
+async def _fold_log(database: Database) -> None:
+    for _ in range(FOLD_TRIES):
+        if await database.fold_log():
+            return
+        await trio.sleep(FOLD_PAUSE_S)
+    raise StoreError(
+        "everything is deleted, but texts can still be found in the database's -wal file, because somebody keeps reading; "
+        "do it again to empty that"
+    )

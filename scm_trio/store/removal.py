@@ -74,7 +74,7 @@ def remove_session(conn: Connection, global_id: str) -> DeletedSession:
     names: dict[str, str] = dict(conn.execute(people.where(members.c.session_id == global_id)).all())
     conn.execute(delete(members).where(members.c.session_id == global_id))
     conn.execute(delete(runs).where(runs.c.session_id == global_id))
-    nothing = dict.fromkeys(("title", "model", "provider", "system_prompt"))
+    nothing = dict.fromkeys(("title", "title_source", "model", "provider", "system_prompt"))
     mine = sessions.c.global_id == global_id
     conn.execute(update(sessions).where(mine).values(owner_id=NOBODY, session_id=global_id, **nothing))
     _purge(conn, global_id, BATCH)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from attrs import asdict, frozen
-from sqlalchemy import Connection, case, insert, update
+from sqlalchemy import Connection, case, insert, select, update
 
 from scm_trio.errors import InvalidMessage
 from scm_trio.model import Session
@@ -126,18 +126,26 @@ def delete_session(conn: Connection, user_id: str, reference: str) -> DeletedSes
     return remove_session(conn, access.global_id)
 
 
+def set_title_if_absent(conn: Connection, global_id: str, title: str, question_id: str) -> bool:
+    """Give the session a title that was made from a question in it, and return whether it had none.
 
-def set_title_if_absent(conn: Connection, global_id: str, title: str) -> bool:
-    """Give the session a title, for one that was made and not chosen, and return whether it had none."""
+    Whose question it was is kept with it, for the title goes when that person is deleted. Where the question has gone
+    meanwhile there is no title.
+    """
     text = title.strip()[:MAX_TITLE_CHARS]
-    untitled = sessions.c.global_id == global_id, sessions.c.title.is_(None)
-    return bool(text) and conn.execute(update(sessions).where(*untitled).values(title=text)).rowcount > 0
+    lock(conn, global_id)  # first, so that the next statement sees what another process has just deleted
+    asked = messages.c.message_id == question_id, messages.c.session_id == global_id
+    asker = conn.execute(select(messages.c.user_id).where(*asked)).scalar_one_or_none()
+    untitled = update(sessions).where(sessions.c.global_id == global_id, sessions.c.title.is_(None))
+    if not text or asker is None:
+        return False
+    return conn.execute(untitled.values(title=text, title_source=asker)).rowcount > 0
 
 
 def _values(changes: SessionChanges) -> dict[str, object]:
     values: dict[str, object] = {}
     if changes.title is not None:
-        values["title"] = _bounded("title", changes.title, MAX_TITLE_CHARS)
+        values |= {"title": _bounded("title", changes.title, MAX_TITLE_CHARS), "title_source": None}
     if changes.system_prompt is not None:
         values["system_prompt"] = _bounded("systemPrompt", changes.system_prompt, MAX_SYSTEM_PROMPT_CHARS)
     if changes.archived is not None:

@@ -4,7 +4,10 @@ import pytest
 import trio
 
 from scm_trio.config import Retention, Store
+from scm_trio.errors import NotFound
+from scm_trio.providers.scripted import Stall
 from scm_trio.store.messages import find_message
+from scm_trio.store.person import delete_user
 from scm_trio.testing import quiet_config
 
 from .serving import answer, ask, replies, said, serving, without_presence
@@ -78,3 +81,56 @@ async def test_who_is_shown_an_answer_of_today_keeps_it_when_its_question_goes(a
         await answer(ann, "And?", "r3")
         (*_, prompt) = server.house.providers["openai"].prompts
         assert [turn.role for turn in prompt.turns] == ["user"], "a model is told no answer without its question"
+
+
+# ---- of a person, by another process
+
+
+async def erase(server, user):
+    """As the command does it, which tells this server nothing."""
+    while await server.house.database.write(delete_user, user):
+        pass
+
+
+async def test_an_answer_of_a_deleted_person_is_shown_to_nobody_any_more(autojump_clock):
+    async with serving("secret") as server:
+        await share(server, BOB)
+        async with server.peer(BOB, GLOBAL_ID) as bob, server.peer(ANN, GLOBAL_ID) as ann:
+            theirs = (await answer(bob))[0]["data"]["messageId"]
+            own = (await answer(ann, request_id="r2"))[0]["data"]["messageId"]
+            await heard(ann)
+            await erase(server, BOB)
+            for _ in range(2):
+                await ann.send("CHAT_RESUME", {"messageId": theirs}, request_id="x")
+                assert code((await replies(ann, "x", "ERROR", END))[-1]) == "NOT_FOUND"
+            with pytest.raises(NotFound):
+                server.house.gate.service.find(BOB, message_id=theirs)
+            await ann.send("CHAT_RESUME", {"messageId": own}, request_id="y")
+            assert said(await replies(ann, "y", END)) == "secret"
+
+
+async def test_an_answer_to_a_deleted_person_that_is_running_is_ended_by_who_wants_to_see_it(autojump_clock):
+    async with serving("secret", Stall()) as server:
+        await share(server, BOB)
+        async with server.peer(BOB, GLOBAL_ID) as bob, server.peer(ANN, "elsewhere") as ann:
+            await ask(bob)
+            theirs = (await replies(bob, "r1", START))[-1]["data"]["messageId"]
+            await trio.sleep(1)
+            await erase(server, BOB)
+            await ann.send("CHAT_RESUME", {"messageId": theirs}, request_id="x")
+            assert code((await replies(ann, "x", "ERROR", END))[-1]) == "NOT_FOUND"
+            end = (await replies(bob, "r1", END))[-1]
+            assert end["data"]["finishReason"] == "cancelled"
+            assert await server.house.database.read(find_message, theirs) is None
+
+
+async def test_a_title_for_a_question_that_was_deleted_meanwhile_is_not_given(autojump_clock):
+    async with serving("a") as server:
+        await share(server, BOB)
+        async with server.peer(BOB, GLOBAL_ID) as bob:
+            asked = (await answer(bob, "My kidney stones hurt"))[0]["data"]["userMessageId"]
+            question = await server.house.database.read(find_message, asked)
+            await erase(server, BOB)
+            await server.house.gate.sessions.give_title(question, "Kidney stones")
+            seen = await server.house.gate.sessions.find(ANN, GLOBAL_ID)
+            assert seen.title is None
