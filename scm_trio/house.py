@@ -195,8 +195,8 @@ async def open_house(config: Config, parts: Parts | None = None) -> AsyncIterato
             files = Files(database, folder, config.files, parts.clock.now, parts.clock.new_id)
             house = _build(config, parts, tokens, files, providers, nursery)
             tasks.start_soon(lasting, partial(_sweep, house), "sweeper")
-            interval_s = config.websocket.session.cleanup_interval_s
-            keep = partial(keep_house, database, config.store.retention, parts.clock.now, interval_s)
+            interval_s, tell = config.websocket.session.cleanup_interval_s, house.gate.sessions.expired
+            keep = partial(keep_house, database, config.store.retention, parts.clock.now, interval_s, tell)
             tasks.start_soon(lasting, keep, "housekeeping")
             tasks.start_soon(lasting, house.gate.service.keep_checkpoints, "checkpoints")
             tasks.start_soon(house.gate.deliveries.keep)

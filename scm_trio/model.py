@@ -33,7 +33,7 @@ class Principal:
 
 @frozen
 class Session:
-    """A chat session. ``session_id`` is what its owner calls it, ``global_id`` is unique for all users."""
+    """A chat session. ``session_id`` is what its owner, who began it, calls it; ``global_id`` is unique for all users."""
 
     global_id: str
     session_id: str

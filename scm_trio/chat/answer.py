@@ -49,7 +49,7 @@ class Answer:
         notices: what viewers are told besides the answer, oldest first.
         failure: what went wrong, where something did; told right before END.
         user_id: who asked.
-        session: where it is given, known when ``opened`` is set; it changes when the session passes to another owner.
+        session: where it is given, known when ``opened`` is set; it changes when the session is called differently.
         members: the users who belong to its session, as far as this process knows; who may see it the store decides.
         asked: the question that it answers, where that was stored together with it.
         said: the answer as it was stored, known when ``ended`` is set.

@@ -103,7 +103,7 @@ class Circles:
         """
         global_id = self._references.get((user_id, reference))
         known = None if global_id is None else self._circles.get(global_id)
-        # A session that passed to another owner is no longer what the one before called it.
+        # Who left a session that he had named, and is in it again, calls it as everybody does.
         if known is not None and user_id in known.names and reference in (known.names[user_id], global_id):
             return known
         circle = await self._read(_find, user_id, reference)

@@ -181,6 +181,15 @@ class StoreJournal:
         """
         return (await self._database.read(resolve, user_id, global_id)).role
 
+    async def keeps(self, user_id: str, global_id: str, message_id: str) -> bool:
+        """Whether an answer, running or ended, of a user's session is still there, and was not deleted by another process.
+
+        Raises:
+            NotFound: he is no member of the session.
+            StoreError: the database failed.
+        """
+        return await self._database.read(_keeps, user_id, global_id, message_id)
+
     async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
         """Read an ended answer back, for a member of its session.
 
@@ -312,6 +321,11 @@ def _known(conn: Connection, plan: Plan) -> StoredAnswer | None:
     if row is None or row.message_id == plan.info.message_id:
         return None
     return _stored(conn, row, resolve(conn, plan.user_id, row.session_id))
+
+
+def _keeps(conn: Connection, user_id: str, global_id: str, message_id: str) -> bool:
+    resolve(conn, user_id, global_id)
+    return runs.is_there(conn, message_id)
 
 
 def _recall(conn: Connection, user_id: str, message_id: str) -> StoredAnswer:

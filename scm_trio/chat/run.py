@@ -79,6 +79,13 @@ class Journal(Protocol):
             NotFound: he is no member of it.
         """
 
+    async def keeps(self, user_id: str, global_id: str, message_id: str) -> bool:
+        """Whether an answer, running or ended, of a user's session is still there, and was not deleted by another process.
+
+        Raises:
+            NotFound: he is no member of the session.
+        """
+
     async def recall(self, user_id: str, message_id: str) -> StoredAnswer:
         """Read an ended answer back, for a member of its session.
 

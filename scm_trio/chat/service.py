@@ -255,7 +255,7 @@ class ChatService:
         """An answer of one of the user's sessions, running or ended at any time.
 
         Raises:
-            NotFound: there is none, or he is no member of its session.
+            NotFound: there is none, it was deleted meanwhile, or he is no member of its session.
             Conflict: it is being given by another server process.
             StoreError: the database failed.
         """
@@ -263,7 +263,11 @@ class ChatService:
         if known is None:
             return read_back(await self._journal.recall(user_id, message_id))
         if known.session is not None:
-            await self._journal.role(user_id, known.session.global_id)
+            if not await self._journal.keeps(user_id, known.session.global_id, known.info.message_id):
+                # Another process has deleted it, with the person who asked or for its age.
+                known.cancel()
+                self._runs.forget(known)
+                raise NotFound("deleted")
         elif known.user_id != user_id:
             raise NotFound("another's, and not begun yet")
         return known

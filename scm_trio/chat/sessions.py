@@ -14,7 +14,7 @@ from sqlalchemy import Connection as Transaction
 from scm_trio.chat.audience import Audience
 from scm_trio.chat.service import ChatService
 from scm_trio.cluster.hub import Connection, SessionEvent
-from scm_trio.model import Session
+from scm_trio.model import Message, Session
 from scm_trio.protocol import messages, records
 from scm_trio.store import sessions as store
 from scm_trio.store.access import resolve
@@ -22,7 +22,7 @@ from scm_trio.store.database import Database
 from scm_trio.store.markers import ReadMark, mark_read
 from scm_trio.store.members import Member, member_ids
 from scm_trio.store.messages import find_session_by_global_id
-from scm_trio.store.removal import NOBODY
+from scm_trio.store.removal import NOBODY, DeletedSession
 from scm_trio.store.session_list import SessionFilter, SessionView, list_sessions, view, views_of_members
 
 
@@ -110,9 +110,9 @@ class Sessions:
             self._now(),
         )
 
-    async def give_title(self, global_id: str, title: str) -> None:
-        """Give a session a title that was made for it, unless it has one. Everybody in it is told."""
-        await self._database.change(self._titled, _give_title, global_id, title)
+    async def give_title(self, question: Message, title: str) -> None:
+        """Give a session a title that was made from a question in it, unless it has one. Everybody in it is told."""
+        await self._database.change(self._titled, _give_title, question.session_id, title, question.message_id)
 
     async def delete(self, caller: Caller, reference: str) -> messages.SessionDeleted:
         """Delete a session with all that was said in it; what is being answered there is cancelled. Everybody is told.
@@ -133,6 +133,10 @@ class Sessions:
         await self._database.change(
             lambda marked: self._marked(caller, message_id, *marked), _mark, caller.user_id, reference, message_id
         )
+
+    def expired(self, deleted: DeletedSession) -> None:
+        """The store has removed a session because of its age: to be called as the effect of that. Everybody is told."""
+        self._ended(Caller(NOBODY), deleted)
 
     # ---- looking; all of it may raise StoreError
 
@@ -174,13 +178,16 @@ class Sessions:
             self._service.session_changed(titled.session, titled.views)
             self._tell(Caller(NOBODY), titled.views, new_to=())
 
-    def _deleted(self, caller: Caller, deleted: store.DeletedSession) -> messages.SessionDeleted:
+    def _deleted(self, caller: Caller, deleted: DeletedSession) -> messages.SessionDeleted:
+        self._ended(caller, deleted)
+        return _gone(deleted.global_id, deleted.names[caller.user_id])
+
+    def _ended(self, caller: Caller, deleted: DeletedSession) -> None:
         for connection in self._audience.of(deleted.names):
             connection.lose(deleted.global_id)
         self._service.session_deleted(deleted.global_id)
         self.on_members(deleted.global_id, {}, tuple(deleted.names))
         self._tell_gone(caller, deleted.global_id, deleted.names)
-        return _gone(deleted.global_id, deleted.names[caller.user_id])
 
     def _marked(self, caller: Caller, message_id: str, mark: ReadMark, members: tuple[str, ...]) -> None:
         session = mark.access.session
@@ -227,8 +234,8 @@ class _Titled:
     views: Mapping[str, SessionView]
 
 
-def _give_title(conn: Transaction, global_id: str, title: str) -> _Titled | None:
-    given = store.set_title_if_absent(conn, global_id, title)
+def _give_title(conn: Transaction, global_id: str, title: str, question_id: str) -> _Titled | None:
+    given = store.set_title_if_absent(conn, global_id, title, question_id)
     session = find_session_by_global_id(conn, global_id) if given else None
     return None if session is None else _Titled(session, views_of_members(conn, global_id))
 

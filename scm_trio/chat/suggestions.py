@@ -26,8 +26,8 @@ MESSAGES = 6
 """Of the branch, that the model is shown."""
 MAX_REMEMBERED = 1000
 
-Key = tuple[str, str]
-"""A session's global id, and its newest answer."""
+Key = tuple[str, tuple[str, ...]]
+"""A session's global id, and the messages of its newest answer's branch: when one of them is deleted, that is another topic."""
 
 
 @frozen
@@ -47,7 +47,11 @@ class _Topic:
 
     @property
     def key(self) -> Key:
-        return self.session.global_id, self.said[-1].message_id
+        return self.session.global_id, tuple(message.message_id for message in self.said)
+
+    @property
+    def answer_id(self) -> str:
+        return self.said[-1].message_id
 
 
 @define(eq=False)
@@ -98,10 +102,10 @@ class Suggestions:
                 return Suggested()
             known = self._known.get(topic.key)
             if known is not None:
-                return Suggested(topic.key[1], known)
+                return Suggested(topic.answer_id, known)
             aside = _aside(topic, user_id)
             if not (self._enabled and self._asides.takes(aside)):
-                return Suggested(topic.key[1])
+                return Suggested(topic.answer_id)
             flight = self._flights.get(topic.key[0]) or self._start(topic, aside)
             await self._wait(flight)
             # And once more: the user may be no member any more, and there may be a newer answer.
@@ -140,7 +144,7 @@ class Suggestions:
             flight.failure = exc
         except Exception:
             # The barrier of suggestions: a bug of ours costs no more than these.
-            log.exception("suggestions broke", message_id=flight.key[1])
+            log.exception("suggestions broke", message_id=topic.answer_id)
             flight.failure = Internal("suggestions")
         finally:
             self._land(flight)

@@ -21,8 +21,8 @@ log = structlog.get_logger(__name__)
 MAX_TOKENS = 256
 """Enough for a model that thinks a little first."""
 
-GiveTitle = Callable[[str, str], Awaitable[None]]
-"""Gives a session, by its global id, a title if it has none; raises ``StoreError``."""
+GiveTitle = Callable[[Message, str], Awaitable[None]]
+"""Gives the session of a question a title that was made from it, if it has none; raises ``StoreError``."""
 
 
 class Titles:
@@ -71,7 +71,7 @@ class Titles:
         said = await self._database.read(branch, answer.message_id, 2)
         if not said or said[0].role != "user":
             return
-        question, aside = said[0].content, _aside(answer, said)
+        question, aside = said[0], _aside(answer, said)
         try:
             text = await self._asides.ask(aside) if self._asides.takes(aside) else ""
         except (ShuttingDown, NotFound):
@@ -79,9 +79,9 @@ class Titles:
         except RequestFailed as exc:
             log.info("title not made", message_id=answer.message_id, error=exc.code)
             text = ""
-        title = title_from(text, question) or title_of(question)
+        title = title_from(text, question.content) or title_of(question.content)
         if title is not None:
-            await self._give_title(answer.session_id, title)
+            await self._give_title(question, title)
 
 
 _COMPLETE = {FinishReason.COMPLETED.value, FinishReason.LENGTH.value}

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Integer, Select, bindparam, ca
 
 from scm_trio.errors import Conflict, Forbidden, NotFound
 from scm_trio.model import MemberRole, Session
-from scm_trio.store.messages import ensure_session, session_from
+from scm_trio.store.messages import SESSION_COLUMNS, ensure_session, session_from
 from scm_trio.store.prepared import Prepared
 from scm_trio.store.schema import members, sessions
 
@@ -22,7 +22,7 @@ ROLES: tuple[MemberRole, ...] = ("viewer", "member", "owner")
 """The one who may least comes first."""
 
 MAX_SESSIONS = 10_000
-"""Sessions that one user can own; of those that others own he may be a member besides."""
+"""Sessions that one user can have begun, for himself or others; of those of others he may be a member besides."""
 
 _GLOBAL_ID = re.compile(r"s-[0-9a-f]{24}")
 
@@ -117,12 +117,14 @@ def enter(conn: Connection, user_id: str, reference: str, global_id_if_new: str,
 
 
 def check_room(conn: Connection, user_id: str) -> None:
-    """Insist that a user may have one session more.
+    """Insist that a user may begin one session more.
+
+    Those that he has left count as long as others have them: nobody's room is used up by what others do.
 
     Raises:
-        Conflict: he owns ``MAX_SESSIONS``.
+        Conflict: he has begun ``MAX_SESSIONS``.
     """
-    row = _OWNED.one(conn, {"user": user_id, "most": MAX_SESSIONS})
+    row = _BEGUN.one(conn, {"user": user_id, "most": MAX_SESSIONS})
     if row is not None and row[0] >= MAX_SESSIONS:
         raise Conflict("too many sessions", notice="TOO_MANY_SESSIONS", limit=MAX_SESSIONS)
 
@@ -139,11 +141,11 @@ def name_for(user_id: str | ColumnElement[str]) -> ColumnElement[str]:
 
 def _access(*which: ColumnElement[bool]) -> Select[Any]:
     mine = members.c.session_id == sessions.c.global_id, members.c.user_id == bindparam("user")
-    columns = (*sessions.c, members.c.role, members.c.delivered_to, members.c.read_to)
+    columns = (*SESSION_COLUMNS, members.c.role, members.c.delivered_to, members.c.read_to)
     return select(*columns).where(*which, *mine)
 
 
-def _owned() -> Select[Any]:
+def _begun() -> Select[Any]:
     mine = select(literal(1).label("one")).where(sessions.c.owner_id == bindparam("user"))
     return select(func.count()).select_from(mine.limit(bindparam("most", type_=Integer)).subquery())
 
@@ -152,4 +154,4 @@ _BY_NAME = Prepared(
     lambda _: _access(sessions.c.owner_id == bindparam("user"), sessions.c.session_id == bindparam("reference"))
 )
 _BY_GLOBAL_ID = Prepared(lambda _: _access(sessions.c.global_id == bindparam("reference")))
-_OWNED = Prepared(lambda _: _owned())
+_BEGUN = Prepared(lambda _: _begun())

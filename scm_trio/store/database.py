@@ -75,6 +75,7 @@ class Database:
     """An open database at the newest schema. Made by ``open_database``."""
 
     def __init__(self, engine: Engine, offload: Offload) -> None:
+        self._engine = engine
         self._reading = engines.reading(engine)
         self._offload = offload
         self._writer = Writer(engine, offload)
@@ -131,6 +132,19 @@ class Database:
             StoreError: it gave none.
         """
         await self.read(_ping)
+
+    async def fold_log(self) -> bool:
+        """Leave nothing that was deleted in SQLite's log; see ``engine.fold_log``.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        is_done: bool = await self._offload(self._fold_now)
+        return is_done
+
+    def _fold_now(self) -> bool:
+        with translated():
+            return engines.fold_log(self._engine)
 
     def _read_now(self, fn: Callable[[Connection], Any]) -> Any:
         # Begun here, because a prepared statement begins nothing by itself.

@@ -12,11 +12,13 @@ from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import ArgumentError
 
 from scm_trio.errors import ConfigError
+from scm_trio.store.failures import described
 
 MAX_CONNECTIONS = 8
 """Also the number of worker threads, so that no thread ever waits for a connection."""
 
 LOCK_WAIT_S = 10
+FOLD_WAIT_MS = 100
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30
 
@@ -110,6 +112,32 @@ def create_file(url: URL) -> None:
             os.close(os.open(str(url.database), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
         except FileExistsError:
             return
+
+
+def fold_log(engine: Engine) -> bool:
+    """Move what SQLite's log (WAL) holds into the database's file, and empty it; return whether that could be done.
+
+    What was deleted stays readable in the log until then. It cannot be done while others read what was there before, or
+    write: they are waited for so shortly that they wait no longer themselves. Other databases have no such log here.
+
+    Raises:
+        StoreError: the database failed.
+    """
+    if engine.dialect.name != "sqlite":
+        return True
+    dbapi: Any = engine.dialect.loaded_dbapi
+    failures: type[Exception] = dbapi.Error
+    with engine.connect() as connection:
+        # On the driver's own connection, because SQLAlchemy would begin a transaction, in which this is not possible.
+        driver: Any = connection.connection.driver_connection
+        driver.execute(f"PRAGMA busy_timeout = {FOLD_WAIT_MS}").close()
+        try:
+            (is_busy, *_) = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except failures as exc:
+            raise described(exc) from None
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_S * 1000}").close()
+    return not is_busy
 
 
 def _set_up_sqlite(dbapi_connection: Any, _record: object) -> None:

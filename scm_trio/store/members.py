@@ -1,7 +1,8 @@
 """Who belongs to a session, as what, and how the list changes. A session keeps at least one owner.
 
-``sessions.owner_id`` says whose name the session has, and that person is always a member: when he leaves or is taken
-off, the session passes to another owner and is then called by its global id. His old name is free again.
+``sessions.owner_id`` says who began the session and whose name it has. When he leaves or is taken off, everybody calls it by
+its global id, and his old name is free again. It still counts as begun by him (``access.check_room``): if it passed to
+another one, anybody could use up the room that others have for sessions.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def set_members(conn: Connection, access: Access, wanted: Sequence[Member], now:
             mine = members.c.session_id == access.global_id, members.c.user_id == user
             conn.execute(update(members).where(*mine).values(role=role))
     if access.session.owner_id in removed:
-        hand_over(conn, access.global_id)
+        forget_name(conn, access.global_id)
     return removed
 
 
@@ -121,11 +122,9 @@ def add_members(conn: Connection, global_id: str, roles: Mapping[str, MemberRole
     conn.execute(insert(members), [{**row, "user_id": user, "role": role} for user, role in roles.items()])
 
 
-def hand_over(conn: Connection, global_id: str) -> None:
-    """Give the session to the owner who is the longest in it; it is called by its global id from now on."""
-    owners = select(members.c.user_id).where(members.c.session_id == global_id, members.c.role == "owner")
-    heir = owners.order_by(members.c.joined_at, members.c.user_id).limit(1).scalar_subquery()
-    conn.execute(update(sessions).where(sessions.c.global_id == global_id).values(owner_id=heir, session_id=global_id))
+def forget_name(conn: Connection, global_id: str) -> None:
+    """The session is called by its global id from now on, by everybody."""
+    conn.execute(update(sessions).where(sessions.c.global_id == global_id).values(session_id=global_id))
 
 
 def _rank(member: Member) -> tuple[int, str]:

@@ -15,6 +15,8 @@ from scm_trio.model import Message, Session, Usage
 from scm_trio.store.prepared import Prepared
 from scm_trio.store.schema import insert_unless_there, members, messages, sessions
 
+SESSION_COLUMNS = [column for column in sessions.c if column.name != "title_source"]
+"""What ``session_from`` reads a session from."""
 COLUMNS = [column for column in messages.c if column.name != "sequence"]
 """What ``message_from`` reads a message from."""
 _SAID = [column.name for column in COLUMNS[:-6]]
@@ -49,7 +51,7 @@ def find_session(conn: Connection, owner_id: str, session_id: str) -> Session | 
 
 def find_session_by_global_id(conn: Connection, global_id: str) -> Session | None:
     """Return the session, or None."""
-    row = conn.execute(select(sessions).where(sessions.c.global_id == global_id)).one_or_none()
+    row = conn.execute(select(*SESSION_COLUMNS).where(sessions.c.global_id == global_id)).one_or_none()
     return None if row is None else session_from(row)
 
 
@@ -114,7 +116,7 @@ def _values(message: Message) -> dict[str, Any]:
 
 
 def session_from(row: Sequence[Any]) -> Session:
-    """A session from the columns of its table."""
+    """A session from ``SESSION_COLUMNS``."""
     global_id, owner_id, session_id, title, model, provider, system_prompt, archived, created_at, updated_at = row
     said = (title, model, provider, system_prompt)
     return Session(global_id, session_id, owner_id, *said, bool(archived), created_at, updated_at)
@@ -147,7 +149,7 @@ def _newest() -> Select[Any]:
 
 
 _SESSION = Prepared(
-    lambda _: select(sessions).where(
+    lambda _: select(*SESSION_COLUMNS).where(
         sessions.c.owner_id == bindparam("owner"), sessions.c.session_id == bindparam("name")
     )
 )
@@ -164,6 +166,6 @@ _TOUCH = Prepared(
 )
 _NEW_SESSION = Prepared(
     lambda dialect: insert_unless_there(dialect, sessions, "owner_id", "session_id").returning(sessions.c.global_id),
-    tuple(column.name for column in sessions.c),
+    tuple(column.name for column in SESSION_COLUMNS),
 )
 _FIRST_MEMBER = Prepared(lambda _: insert(members), tuple(column.name for column in members.c))

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import orjson
-from sqlalchemy import Connection, Select, Table, delete, exists, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, case, delete, exists, select, union_all, update
 
 from scm_trio.protocol.codec import camel, timestamp
-from scm_trio.store.access import lock
-from scm_trio.store.members import hand_over
-from scm_trio.store.removal import BATCH, NOBODY, remove_messages, remove_session
+from scm_trio.store.access import lock, name_for
+from scm_trio.store.removal import BATCH, NOBODY, SOMEBODY, remove_messages, remove_session
 from scm_trio.store.schema import LEAVING, attachments, files, members, messages, reservations, runs, sessions, usage
 
 Record = dict[str, Any]
@@ -20,13 +19,14 @@ Record = dict[str, Any]
 def export_user(conn: Connection, user_id: str) -> Iterator[Record]:
     """Everything kept about a person, record by record; each says by ``kind`` what it is.
 
-    First his sessions, with his membership and his markers in them, then his messages (what he asked, and what was
+    First his sessions, under his own names for them, with his membership and his markers in them, then his messages (what he asked, and what was
     answered to him; in sessions that he has left, too), his files without their bytes, which messages show them, his
     runs, what they have set aside, and his lines of the ledger, each in the order of its
     time. What others said in a shared session is theirs. Rows are read as they are asked for: the records never stand
     in memory together.
     """
-    mine = select(*sessions.c, *(column for column in members.c if column.name != "session_id"))
+    kept = (column for column in members.c if column.name != "session_id")
+    mine = select(*_as_seen_by(user_id), *kept).select_from(sessions)
     mine = mine.join(members, members.c.session_id == sessions.c.global_id).where(members.c.user_id == user_id)
     # Found in an index that has all it takes: no other text is read on the way.
     said = select(messages.c.sequence).where(messages.c.user_id == user_id)
@@ -57,20 +57,31 @@ def write_export(conn: Connection, user_id: str, lines: BinaryIO) -> int:
 def delete_user(conn: Connection, user_id: str) -> int:
     """Delete the next batch of what is kept about a person; return its size, 0 when nothing is left.
 
-    - A session of which he is the only owner goes, whoever else is in it. Another one he leaves.
+    - A session of which he is the only owner goes, whoever else is in it. Another one he leaves; if he began it, it counts
+      for nobody from then on.
     - What he asked in sessions that stay, and what was answered to him, is deleted and not only made anonymous: a text says
-      who wrote it. What others said below it moves up (``removal.py``).
+      who wrote it. What others said below it moves up (``removal.py``). Titles that were made from his questions go as well.
     - His files are nobody's and leaving (``files.sweep``), since their bytes have to be deleted first.
     - The ledger's lines stay, for the sums, and are nobody's.
     """
     if user_id == NOBODY:
         return 0
-    steps = (_leave_a_session, _delete_messages, _let_files_go, _delete_runs, _delete_reservations, _forget_in_ledger)
-    return next((rows for step in steps if (rows := step(conn, user_id))), 0)
+    return next((rows for step in _STEPS if (rows := step(conn, user_id))), 0)
 
 
 def _of(table: Table, user_id: str) -> Select[Any]:
     return select(table).where(table.c.user_id == user_id)
+
+
+def _as_seen_by(user_id: str) -> Iterator[ColumnElement[Any]]:
+    """The columns of a session, without what others call it and who else has begun it or asked in it."""
+    for column in sessions.c:
+        if column.name == "session_id":
+            yield name_for(user_id).label(column.name)
+        elif column.name in {"owner_id", "title_source"}:
+            yield case((column == user_id, column)).label(column.name)
+        else:
+            yield column
 
 
 def _plain(name: str, value: object) -> object:
@@ -90,8 +101,8 @@ def _leave_a_session(conn: Connection, user_id: str) -> int:
         remove_session(conn, global_id)
         return 1
     conn.execute(delete(members).where(here, members.c.user_id == user_id))
-    if conn.execute(select(named.where(sessions.c.global_id == global_id).exists())).scalar_one():
-        hand_over(conn, global_id)
+    begun = update(sessions).where(sessions.c.global_id == global_id, sessions.c.owner_id == user_id)
+    conn.execute(begun.values(owner_id=SOMEBODY, session_id=global_id))
     return 1
 
 
@@ -103,6 +114,13 @@ def _delete_messages(conn: Connection, user_id: str) -> int:
     lock(conn, global_id)
     here = select(messages.c.sequence).where(mine, messages.c.session_id == global_id).order_by(messages.c.sequence)
     return remove_messages(conn, conn.execute(here.limit(BATCH)).scalars().all())
+
+
+def _clear_titles(conn: Connection, user_id: str) -> int:
+    """After the messages: from then on nothing is left that a title could be made from."""
+    some = select(sessions.c.global_id).where(sessions.c.title_source == user_id).limit(BATCH)
+    made = update(sessions).where(sessions.c.global_id.in_(some))
+    return conn.execute(made.values(title=None, title_source=None)).rowcount
 
 
 def _let_files_go(conn: Connection, user_id: str) -> int:
@@ -125,3 +143,14 @@ def _delete_reservations(conn: Connection, user_id: str) -> int:
 def _forget_in_ledger(conn: Connection, user_id: str) -> int:
     some = select(usage.c.attempt_id).where(usage.c.user_id == user_id).limit(BATCH)
     return conn.execute(update(usage).where(usage.c.attempt_id.in_(some)).values(user_id=NOBODY)).rowcount
+
+
+_STEPS = (
+    _leave_a_session,
+    _delete_messages,
+    _clear_titles,
+    _let_files_go,
+    _delete_runs,
+    _delete_reservations,
+    _forget_in_ledger,
+)

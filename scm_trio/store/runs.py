@@ -41,6 +41,7 @@ __all__ = [
     "end_run",
     "find_run",
     "find_run_by_request",
+    "is_there",
     "open_attempt",
     "open_run",
     "seal_interrupted",
@@ -137,6 +138,11 @@ def open_run(conn: Connection, new: NewRun) -> RunRow:
 def find_run(conn: Connection, message_id: str) -> RunRow | None:
     """Return the run whose answer has that message id, or None."""
     return _one(conn, select(runs).where(runs.c.message_id == message_id))
+
+
+def is_there(conn: Connection, message_id: str) -> bool:
+    """Whether there is a run whose answer has that message id; without its texts."""
+    return conn.execute(select(exists().where(runs.c.message_id == message_id))).scalar_one()
 
 
 def find_run_by_request(conn: Connection, user_id: str, request_id: str) -> RunRow | None:

@@ -55,6 +55,8 @@ sessions = Table(
     Column("archived", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+    # Whose question the title was made from; empty where somebody chose it, or there is none.
+    Column("title_source", Text),
     UniqueConstraint("owner_id", "session_id"),
 )
 

@@ -9,7 +9,7 @@ from scm_trio.errors import InvalidMessage
 from scm_trio.model import MemberRole, Session
 from scm_trio.store.access import Access
 from scm_trio.store.members import Member, members_of
-from scm_trio.store.messages import find_session_by_global_id, session_from
+from scm_trio.store.messages import SESSION_COLUMNS, find_session_by_global_id, session_from
 from scm_trio.store.paging import Page, decode_cursor, encode_cursor, fitting, page_size
 from scm_trio.store.schema import members, sessions
 from scm_trio.store.unread import unread_by_member, unread_counts
@@ -79,7 +79,7 @@ def list_sessions(conn: Connection, user_id: str, wanted: SessionFilter) -> Page
     Raises:
         InvalidMessage: the cursor is none of this list, or the query is too long.
     """
-    query = select(*sessions.c, members.c.role).join(members, members.c.session_id == sessions.c.global_id)
+    query = select(*SESSION_COLUMNS, members.c.role).join(members, members.c.session_id == sessions.c.global_id)
     query = query.where(members.c.user_id == user_id)
     if wanted.query:
         if len(wanted.query) > MAX_QUERY_CHARS or "\0" in wanted.query:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from attrs import asdict, frozen
-from sqlalchemy import Connection, case, insert, update
+from sqlalchemy import Connection, case, insert, select, update
 
 from scm_trio.errors import InvalidMessage
 from scm_trio.model import Session
-from scm_trio.store.access import Access, check_room, resolve_for_change
-from scm_trio.store.members import Member, add_members, checked, member_ids, members_of, set_members
+from scm_trio.store.access import Access, check_room, lock, resolve_for_change
+from scm_trio.store.members import Member, add_members, checked, member_ids, set_members
 from scm_trio.store.messages import enter_owner, find_session_by_global_id
-from scm_trio.store.removal import remove_session
-from scm_trio.store.schema import sessions
+from scm_trio.store.removal import DeletedSession, remove_session
+from scm_trio.store.schema import messages, sessions
 from scm_trio.store.session_list import SessionView, view, views_of_members
 
 MAX_TITLE_CHARS = 200
@@ -47,7 +47,7 @@ class ChangedSession:
 
     Attributes:
         before: the session as it was,
-        after: and as it is; it may have passed to another owner, and be called differently then.
+        after: and as it is; it may be called differently then.
         views: how each member sees it now, by user.
         added: who has become a member.
         removed: who is no member any more.
@@ -59,14 +59,6 @@ class ChangedSession:
     views: Mapping[str, SessionView]
     added: tuple[str, ...]
     removed: tuple[str, ...]
-
-
-@frozen
-class DeletedSession:
-    """What there is left to say of a deleted session, by user: what each of its members called it."""
-
-    global_id: str
-    names: Mapping[str, str]
 
 
 def create_session(conn: Connection, user_id: str, global_id: str, new: NewSession, now: float) -> SessionView:
@@ -131,22 +123,29 @@ def delete_session(conn: Connection, user_id: str, reference: str) -> DeletedSes
     """
     access = resolve_for_change(conn, user_id, reference)
     access.demand("owner")
-    people = members_of(conn, [access.global_id])[access.global_id]
-    remove_session(conn, access.global_id)
-    return DeletedSession(access.global_id, {each.user_id: access.session.name_for(each.user_id) for each in people})
+    return remove_session(conn, access.global_id)
 
 
-def set_title_if_absent(conn: Connection, global_id: str, title: str) -> bool:
-    """Give the session a title, for one that was made and not chosen, and return whether it had none."""
+def set_title_if_absent(conn: Connection, global_id: str, title: str, question_id: str) -> bool:
+    """Give the session a title that was made from a question in it, and return whether it had none.
+
+    Whose question it was is kept with it, for the title goes when that person is deleted. Where the question has gone
+    meanwhile there is no title.
+    """
     text = title.strip()[:MAX_TITLE_CHARS]
-    untitled = sessions.c.global_id == global_id, sessions.c.title.is_(None)
-    return bool(text) and conn.execute(update(sessions).where(*untitled).values(title=text)).rowcount > 0
+    lock(conn, global_id)  # first, so that the next statement sees what another process has just deleted
+    asked = messages.c.message_id == question_id, messages.c.session_id == global_id
+    asker = conn.execute(select(messages.c.user_id).where(*asked)).scalar_one_or_none()
+    untitled = update(sessions).where(sessions.c.global_id == global_id, sessions.c.title.is_(None))
+    if not text or asker is None:
+        return False
+    return conn.execute(untitled.values(title=text, title_source=asker)).rowcount > 0
 
 
 def _values(changes: SessionChanges) -> dict[str, object]:
     values: dict[str, object] = {}
     if changes.title is not None:
-        values["title"] = _bounded("title", changes.title, MAX_TITLE_CHARS)
+        values |= {"title": _bounded("title", changes.title, MAX_TITLE_CHARS), "title_source": None}
     if changes.system_prompt is not None:
         values["system_prompt"] = _bounded("systemPrompt", changes.system_prompt, MAX_SYSTEM_PROMPT_CHARS)
     if changes.archived is not None:

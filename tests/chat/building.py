@@ -33,6 +33,7 @@ class FakeJournal:
         self.checkpoints: list[tuple[float, str]] = []
         self.ended: list[tuple[str, Ending]] = []
         self.withdrawn: list[str] = []
+        self.deleted: set[str] = set()
         self.attempts: list[tuple[int, str, str, str | None]] = []
         self.roles: dict[str, MemberRole] = {"user001": "owner"}
 
@@ -50,6 +51,10 @@ class FakeJournal:
         if user_id not in self.roles:
             raise NotFound("no such session")
         return self.roles[user_id]
+
+    async def keeps(self, user_id: str, global_id: str, message_id: str) -> bool:
+        await self.role(user_id, global_id)
+        return message_id not in self.deleted
 
     async def answered(self, user_id: str, request_id: str) -> str | None:
         await trio.lowlevel.checkpoint()

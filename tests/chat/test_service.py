@@ -121,6 +121,21 @@ async def test_ended_runs_are_forgotten_after_the_resume_window(stage, autojump_
     await watch(live)
 
 
+@pytest.mark.parametrize("answers", [["x"], ["x", Stall()]])
+async def test_a_run_that_another_process_has_deleted_is_ended_and_forgotten(stage, autojump_clock, answers):
+    service = stage.service({"a": Scripted(answers)})
+    run = stage.begin(service, request_id="r1")
+    stage.nursery.start_soon(watch, run)
+    await trio.sleep(1)
+    assert await service.recall("user001", run.info.message_id) is run
+    stage.journal.deleted.add(run.info.message_id)
+    with pytest.raises(NotFound):
+        await service.recall("user001", run.info.message_id)
+    assert not service.has("user001", "r1")
+    await run.ended.wait()
+    assert run.log.content == "x"
+
+
 # ---- how many
 
 

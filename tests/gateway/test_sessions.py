@@ -152,7 +152,7 @@ async def test_who_leaves_is_answered_that_the_session_is_gone(autojump_clock):
         assert code(await request(bob, "SESSION_UPDATE", {"sessionId": session_id, "title": "t"})) == "NOT_FOUND"
 
 
-async def test_a_session_whose_owner_leaves_passes_on_and_his_name_is_free_again(autojump_clock):
+async def test_a_session_whose_owner_leaves_goes_on_and_his_name_is_free_again(autojump_clock):
     provider = Scripted(lambda prompt: [f"{len(prompt.turns)} turns"])
     async with serving(provider=provider) as server, server.peer() as ann, server.peer(BOB) as bob:
         await answer(ann)
@@ -161,7 +161,7 @@ async def test_a_session_whose_owner_leaves_passes_on_and_his_name_is_free_again
         gone = await set_members(ann, "session001", user002="owner")
         assert (gone["type"], gone["sessionId"]) == ("SESSION_DELETE", "session001")
         assert gone["data"] == {"sessionId": "session001", "globalId": global_id}
-        # The new owner goes on where the old one stopped; the old one begins anew under his old name.
+        # The other owner goes on where the old one stopped; the old one begins anew under his old name.
         assert said(await answer(bob, "And?", "b1", session_id=global_id)) == "3 turns"
         assert said(await answer(ann, "Hello?", "r2")) == "1 turns"
         assert (await request(ann, "SESSION_LIST"))["data"]["items"][0]["globalId"] != global_id

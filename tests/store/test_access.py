@@ -5,8 +5,10 @@ from scm_trio.model import Session
 from scm_trio.store import access, messages
 from scm_trio.store.access import Access, enter, resolve
 from scm_trio.store.members import Member, members_of
+from scm_trio.store.person import delete_user
+from scm_trio.store.sessions import SessionChanges, delete_session, update_session
 
-from .talking import member, open_session, viewer
+from .talking import member, open_session, owner, viewer
 
 FORM_OF_A_GLOBAL_ID = "s-0123456789abcdef01234567"
 
@@ -73,7 +75,7 @@ def test_each_role_may_what_the_lesser_ones_may(role, allowed):
                 way.demand(least)
 
 
-async def test_a_user_may_own_only_so_many_sessions(db, monkeypatch):
+async def test_a_user_may_begin_only_so_many_sessions(db, monkeypatch):
     monkeypatch.setattr(access, "MAX_SESSIONS", 2)
     await db.write(enter, "ann", "s1", "g1", 5.0)
     await db.write(open_session, "g2")
@@ -86,3 +88,27 @@ async def test_a_user_may_own_only_so_many_sessions(db, monkeypatch):
     # What is there can be used, and other people's sessions do not count.
     assert (await db.write(enter, "ann", "s1", "g4", 5.0)).global_id == "g1"
     await db.write(enter, "bob", "s1", "g4", 5.0)
+
+
+async def test_sessions_that_were_given_away_count_for_who_began_them(db, monkeypatch):
+    monkeypatch.setattr(access, "MAX_SESSIONS", 2)
+    alone = SessionChanges(members=[owner("bob")])
+    for session in ("g1", "g2"):
+        await db.write(open_session, session, others=[owner("bob")])
+        await db.write(update_session, "ann", session, alone, 9.0)
+    with pytest.raises(Conflict):
+        await db.write(open_session, "g3")
+    await db.write(enter, "bob", "s1", "g4", 9.0)
+    await db.write(open_session, "g5", by="bob")
+    await db.write(delete_session, "bob", "g1")
+    await db.write(open_session, "g6")
+
+
+async def test_sessions_of_a_deleted_person_count_for_nobody(db, monkeypatch):
+    monkeypatch.setattr(access, "MAX_SESSIONS", 1)
+    await db.write(open_session, others=[owner("bob")])
+    while await db.write(delete_user, "ann"):
+        pass
+    await db.write(open_session, "g2", by="bob")
+    assert (await db.read(resolve, "bob", "g1")).role == "owner"
+    await db.write(open_session, "g3")

@@ -1,3 +1,5 @@
+import sqlite3
+
 import psycopg
 import pytest
 import trio
@@ -105,6 +107,61 @@ async def test_no_word_of_an_erased_person_is_left_in_the_file(tmp_path, nursery
         assert len((await db.read(find, "bob", SearchQuery("common"))).items) == 20
         writing.cancel_scope.cancel()
     assert b"zqxjk" not in path.read_bytes()
+
+
+def words_in(folder, word):
+    """The files of a database in which a word stands."""
+    return {path.name for path in folder.glob("store.db*") if word in path.read_bytes()}
+
+
+@pytest.fixture
+async def two(tmp_path, nursery):
+    """A server's database, and the same one opened by a command; somebody has said zqxjk there."""
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    async with open_database(url, offload=inline) as server, open_database(url, offload=inline) as command:
+        for each in (server, command):
+            await nursery.start(each.run_writer)
+        await server.write(open_session)
+        await server.write(say, "m1", content="zqxjk")
+        yield server, command
+
+
+async def test_no_word_of_an_erased_person_is_left_in_the_log_while_a_server_has_the_database_open(
+    two, tmp_path, autojump_clock
+):
+    server, command = two
+    assert words_in(tmp_path, b"zqxjk") == {"store.db-wal"}
+    await erase_user(command, Folder(tmp_path / "files", inline), "ann")
+    assert words_in(tmp_path, b"zqxjk") == set()
+    assert await server.read(count_rows, schema.messages) == 0
+    await server.write(open_session, "g2")
+
+
+@pytest.mark.parametrize("reads_s", [1.0, 1000.0])
+async def test_who_reads_for_long_keeps_the_log_which_is_told(
+    two, tmp_path, nursery, autojump_clock, monkeypatch, reads_s
+):
+    monkeypatch.setattr("scm_trio.store.engine.FOLD_WAIT_MS", 1)
+    folder = Folder(tmp_path / "files", inline)
+    reader = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM messages").fetchall()
+
+    async def read_on():
+        await trio.sleep(reads_s)
+        reader.close()
+
+    nursery.start_soon(read_on)
+    began = trio.current_time()
+    if reads_s > 100:
+        with pytest.raises(StoreError, match="-wal"):
+            await erase_user(two[1], folder, "ann")
+        assert trio.current_time() - began < 60
+        await trio.sleep(reads_s)
+        assert await erase_user(two[1], folder, "ann") is False
+    else:
+        assert await erase_user(two[1], folder, "ann") is True
+    assert words_in(tmp_path, b"zqxjk") == set()
 
 
 # ---- for ever

@@ -144,6 +144,10 @@ def test_the_revisions_are_one_line_and_numbered():
 # ---- with data in it
 
 SESSION = "INSERT INTO sessions VALUES (:id, :owner, :name, NULL, NULL, NULL, NULL, FALSE, :at, :at)"
+REMOVED = (
+    "INSERT INTO sessions (global_id, owner_id, session_id, archived, created_at, updated_at) "
+    "VALUES ('g3', '', 'g3', FALSE, 7.0, 7.0)"
+)
 MESSAGE = (
     "INSERT INTO messages (message_id, session_id, conversation_id, role, user_id, content, reasoning, created_at) "
     "VALUES (:id, :session, 'c1', :role, 'ann', '供应链', '', 1.0)"
@@ -201,7 +205,7 @@ def test_the_way_back_loses_what_is_new_alone(engine):
     migrate.upgrade(engine)
     with engine.begin() as connection:
         index_pending(connection)
-        connection.execute(text(SESSION), {"id": "g3", "owner": "", "name": "g3", "at": 7.0})
+        connection.execute(text(REMOVED))
     migrate.downgrade(engine, "0001")
     assert before == (rows(engine, "SELECT * FROM messages ORDER BY sequence"), rows(engine, "SELECT * FROM sessions"))
     with engine.begin() as connection:

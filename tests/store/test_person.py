@@ -10,7 +10,7 @@ from scm_trio.store.members import members_of
 from scm_trio.store.messages import branch, find_message
 from scm_trio.store.person import delete_user, export_user
 from scm_trio.store.search import SearchQuery, find
-from scm_trio.store.sessions import SessionChanges, update_session
+from scm_trio.store.sessions import SessionChanges, set_title_if_absent, update_session
 
 from .talking import answer, ask, bring_file, count_rows, give_all, member, open_session, owner, say
 
@@ -29,6 +29,7 @@ def live(conn):
         bring_file(conn, f"f-{user}", user)
     files.attach(conn, "q-r2", ["f-ann"], 20.0)
     files.attach(conn, "q-r3", ["f-bob"], 30.0)
+    set_title_if_absent(conn, "g3", "question", "q-r4")
     quota.reserve(conn, quota.Reservation("r4", "ann", 0, 100, 1.0))
 
 
@@ -84,6 +85,19 @@ async def test_an_export_of_nobody_is_empty(db):
     assert await everything(db, "dan") == []
 
 
+async def test_an_export_has_nothing_that_only_others_know_of_a_session(db):
+    await db.write(enter, "bob", "lawyer", "g1", 1.0)
+    people = [owner("bob"), member("ann")]
+    await db.write(update_session, "bob", "lawyer", SessionChanges(members=people), 2.0)
+    await db.write(ask, "r1", by="bob")
+    await db.write(set_title_if_absent, "g1", "Contracts", "q-r1")
+    (hers,) = await everything(db, "ann")
+    assert (hers["sessionId"], hers["globalId"], hers["title"]) == ("g1", "g1", "Contracts")
+    assert (hers["ownerId"], hers["titleSource"]) == (None, None)
+    (his, *_) = await everything(db, "bob")
+    assert (his["sessionId"], his["ownerId"], his["titleSource"]) == ("lawyer", "bob", "bob")
+
+
 async def test_what_one_said_in_a_session_that_one_has_left_is_exported(db):
     await db.write(live)
     await db.write(update_session, "bob", "g3", SessionChanges(members=[owner("bob")]), 60.0)
@@ -121,7 +135,6 @@ async def test_ones_own_sessions_go_and_others_are_left(db):
         with pytest.raises(NotFound):
             await db.read(resolve, user, reference)
     assert await db.read(members_of, ["g2", "g3"]) == {"g2": (owner("bob"), member("eve")), "g3": (owner("bob"),)}
-    assert (await db.read(resolve, "bob", "g2")).session.owner_id == "bob"
     assert await everything(db, "ann") == []
     assert await db.write(delete_user, "ann") == 0
 
@@ -157,6 +170,21 @@ async def test_what_one_said_in_a_session_that_one_has_left_is_deleted_too(db):
     await erase(db, "ann")
     assert await db.read(find_message, "q-r4") is None
     assert await db.read(find_message, "q-r5")
+
+
+async def test_a_title_that_was_made_of_what_one_asked_goes_and_one_that_somebody_chose_stays(db):
+    await db.write(live)
+    await db.write(open_session, "g4", by="bob", others=[owner("ann")], at=4.0)
+    await db.write(open_session, "g5", by="bob", others=[owner("ann")], at=5.0)
+    for number, (session, user) in enumerate((("g4", "ann"), ("g5", "bob"))):
+        await db.write(say, f"q{number}", in_=session, by=user)
+        assert await db.write(set_title_if_absent, session, f"of {user}", f"q{number}")
+    await db.write(update_session, "bob", "g3", SessionChanges(title="chosen"), 60.0)
+    await db.write(update_session, "bob", "g4", SessionChanges(members=[owner("bob")]), 60.0)
+    await erase(db, "ann")
+    titles = {name: (await db.read(resolve, "bob", name)).session.title for name in ("g2", "g3", "g4", "g5")}
+    assert titles == {"g2": "供应链", "g3": "chosen", "g4": None, "g5": "of bob"}
+    assert not await db.write(set_title_if_absent, "g4", "too late", "q0")
 
 
 async def test_ones_files_are_leaving_under_no_name_and_others_stay(db):

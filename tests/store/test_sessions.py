@@ -89,7 +89,7 @@ async def test_an_update_of_the_members_tells_who_was_taken_off(db):
     assert (changed.added, changed.before.owner_id, changed.after.owner_id) == (("dan",), "ann", "ann")
     left = await db.write(update, members=[owner("dan")])
     assert (set(left.views), left.added, left.removed) == ({"dan"}, (), ("ann",))
-    assert (left.before.owner_id, left.after.owner_id) == ("ann", "dan")
+    assert (left.before.owner_id, left.after.owner_id) == ("ann", "ann"), "she began it"
     assert (left.views["dan"].session_id, left.views["dan"].updated_at) == ("g1", 9.0)
 
 
@@ -154,8 +154,18 @@ async def test_a_run_whose_session_was_deleted_ends_without_a_trace(db):
 
 async def test_a_title_is_made_only_where_there_is_none(db):
     await db.write(open_session)
-    assert not await db.write(set_title_if_absent, "g1", "  ")
-    assert await db.write(set_title_if_absent, "g1", " " + "长" * 300)
+    await db.write(talk, "q1")
+    assert not await db.write(set_title_if_absent, "g1", "  ", "q1")
+    assert await db.write(set_title_if_absent, "g1", " " + "长" * 300, "q1")
     assert (await db.read(look, "ann")).title == "长" * MAX_TITLE_CHARS
-    assert not await db.write(set_title_if_absent, "g1", "another")
-    assert not await db.write(set_title_if_absent, "g9", "another")
+    assert not await db.write(set_title_if_absent, "g1", "another", "q1")
+    assert not await db.write(set_title_if_absent, "g9", "another", "q1")
+
+
+async def test_no_title_is_made_from_a_question_that_is_not_there_any_more(db):
+    await db.write(open_session)
+    await db.write(open_session, "g2")
+    await db.write(talk, "q1", in_="g2")
+    assert not await db.write(set_title_if_absent, "g1", "title", "q9")
+    assert not await db.write(set_title_if_absent, "g1", "title", "q1")
+    assert (await db.read(look, "ann")).title is None

@@ -14,8 +14,10 @@ from scm_trio.protocol import messages
 from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
 from scm_trio.store import ledger, schema
 from scm_trio.store.database import Database
+from scm_trio.store.markers import sequence_in
 from scm_trio.store.members import Member
 from scm_trio.store.messages import add_message
+from scm_trio.store.removal import remove_messages
 from scm_trio.store.sessions import NewSession, create_session
 from scm_trio.testing import EPOCH_S, open_server, quiet_config
 
@@ -96,6 +98,19 @@ async def test_they_are_made_once_until_there_is_a_newer_answer(autojump_clock):
         assert "And more?" in provider.prompts[1].turns[0].content
 
 
+async def test_they_are_made_anew_when_something_that_they_are_made_of_is_deleted(autojump_clock):
+    provider = providing(LINES)
+    async with Opened(provider) as server:
+        write = server.house.database.write
+        await write(say, "q2", "a1", "user", "And more?")
+        await write(say, "a2", "q2", "assistant", "D, too.")
+        await ask(server, PATH, "ann")
+        assert "letters" in provider.prompts[0].turns[0].content
+        await write(lambda conn: remove_messages(conn, [sequence_in(conn, SHARED, "q1")], with_answers=False))
+        assert (await ask(server, PATH, "ann")).json["messageId"] == "a2"
+        assert "letters" not in provider.prompts[1].turns[0].content
+
+
 async def test_it_is_the_newest_answer_s_own_branch_that_counts(autojump_clock):
     provider = providing(LINES)
     async with Opened(provider) as server:
@@ -114,7 +129,7 @@ async def test_what_is_remembered_is_bounded(autojump_clock, monkeypatch):
         await ask(server, PATH, "ann")
         await server.house.database.write(say, "a2", "a1", "assistant", "D, too.")
         await ask(server, PATH, "ann")
-        assert list(server.house.sidework.suggestions._known) == [(SHARED, "a2")]
+        assert list(server.house.sidework.suggestions._known) == [(SHARED, ("q1", "a1", "a2"))]
 
 
 async def test_there_is_nothing_to_go_on_without_an_answer(autojump_clock):
