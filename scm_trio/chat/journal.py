@@ -246,6 +246,8 @@ class StoreJournal:
             error_code=run.failure.code if run.failure else None,
             model=run.info.model,
             provider=run.info.provider,
+            upstream_closed=ending.upstream_closed,
+            cancel_s=ending.cancel_s,
         )
         rows = list(run.attempts.unsaved)
         is_limited = self._quotas.limits_of(run.plan.user_id) is not None
@@ -345,6 +347,8 @@ def _stored(conn: Connection, row: runs.RunRow, access: Access) -> StoredAnswer:
         reason=FinishReason(row.finish_reason),
         usage=(message.usage if message else None) or Usage(source="estimated"),
         duration_s=row.ended_at - row.started_at,
+        upstream_closed=row.upstream_closed,
+        cancel_s=row.cancel_s,
     )
     return StoredAnswer(
         info,

@@ -92,6 +92,8 @@ class EndedRun:
     error_code: str | None = None
     model: str | None = None
     provider: str | None = None
+    upstream_closed: bool | None = None
+    cancel_s: float | None = None
 
 
 @frozen
@@ -120,6 +122,8 @@ class RunRow:
     reasoning: str
     started_at: float
     ended_at: float | None
+    upstream_closed: bool | None
+    cancel_s: float | None
     existing: bool = False
     question: Message | None = field(default=None, eq=False)
 
@@ -270,6 +274,8 @@ _FRESH: dict[str, Any] = {
     "content": "",
     "reasoning": "",
     "ended_at": None,
+    "upstream_closed": None,
+    "cancel_s": None,
 }
 _TEXT = ("content", "reasoning", "rev")
 _OPEN = Prepared(
@@ -277,4 +283,5 @@ _OPEN = Prepared(
     tuple(column.name for column in runs.c),
 )
 _CHECKPOINT = Prepared(lambda _: update(runs).where(runs.c.run_id == bindparam("run_id"), run_is_running), _TEXT)
-_END = Prepared(lambda _: _ending(), ("state", "finish_reason", "error_code", "ended_at", *_TEXT))
+_HOW = ("state", "finish_reason", "error_code", "ended_at", "upstream_closed", "cancel_s")
+_END = Prepared(lambda _: _ending(), (*_HOW, *_TEXT))

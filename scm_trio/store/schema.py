@@ -186,6 +186,8 @@ runs = Table(
     Column("reasoning", Text, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("ended_at", Double),
+    Column("upstream_closed", Boolean),
+    Column("cancel_s", Double),
     UniqueConstraint("message_id"),
     UniqueConstraint("user_id", "request_id"),
     Index(None, "session_id"),

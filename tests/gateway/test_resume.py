@@ -5,7 +5,7 @@ import trio
 
 from scm_trio.config import Streams
 from scm_trio.errors import ProviderUnavailable
-from scm_trio.providers.scripted import Fail, Pause, Scripted, Stall
+from scm_trio.providers.scripted import Fail, Pause, Scripted, SlowClose, Stall
 
 from .serving import answer, ask, check_contiguous, kinds, replies, said, serving, websocket
 
@@ -178,3 +178,19 @@ async def test_a_failed_answer_that_is_read_back_tells_its_failure_again(autojum
     ]
     assert next(m for m in again if m["type"] == "ERROR")["error"]["code"] == "PROVIDER_UNAVAILABLE"
     assert again[-1]["data"]["sha256"] == first[-1]["data"]["sha256"]
+
+
+async def test_how_an_answer_was_stopped_is_known_as_long_as_the_answer(autojump_clock):
+    config = websocket(stream=Streams(resume_window_s=1.0))
+    async with serving("a", SlowClose(0.5), Stall(), config=config) as server, server.peer() as peer:
+        message_id = await start_of(peer)
+        await peer.until("CHAT_STREAM_DATA")
+        await peer.send("CHAT_CANCEL", {"messageId": message_id})
+        first = (await peer.until("CHAT_STREAM_END"))[-1]["data"]
+        assert (first["upstreamClosed"], first["cancelMs"]) == (True, 500)
+        await trio.sleep(120)
+        await peer.send("CHAT_RESUME", {"messageId": message_id})
+        again = (await peer.until("CHAT_STREAM_END"))[-1]["data"]
+    assert {name: again[name] for name in ("finishReason", "upstreamClosed", "cancelMs", "usage")} == {
+        name: first[name] for name in ("finishReason", "upstreamClosed", "cancelMs", "usage")
+    }
