@@ -12,7 +12,7 @@ from scm_trio import listener
 from scm_trio.config import Connections, Store, WebSocket
 from scm_trio.listener import Replay
 from scm_trio.providers.scripted import Scripted
-from scm_trio.testing import open_server, quiet_config
+from scm_trio.testing import Server, open_server, quiet_config
 from tests.gateway.serving import upgrade
 
 PLAIN = b"GET /healthz HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n\r\n"
@@ -138,18 +138,26 @@ async def begin_upload(server, stream):
     await trio.sleep(1)
 
 
+async def hold_connections(*, task_status):
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()
+
+
 @asynccontextmanager
 async def draining(tmp_path, grace_s):
     """A server, what makes it drain and then cuts what is left, as a process does, and the time that this took."""
     config = quiet_config(store=Store(f"sqlite:///{tmp_path / 'house.db'}"))
-    async with serving(config) as server, trio.open_nursery() as nursery:
+    async with serving(config) as whole, trio.open_nursery() as nursery:
+        connections = await nursery.start(hold_connections)
+        server = Server(whole.house, connections)
         hurry, ended_at = trio.Event(), []
 
         async def drain():
             began = trio.current_time()
             await server.house.drain(grace_s, hurry)
             ended_at.append(trio.current_time() - began)
-            server.nursery.cancel_scope.cancel()
+            connections.cancel_scope.cancel()
 
         yield server, nursery, drain, hurry, ended_at
 

@@ -1,8 +1,8 @@
 """A connection arrives: what is its user told, and what has come while he was away?
 
 Messages from his absence are given once over all of his connections: one of them at a time reads a batch, sends it, notes
-what has left, and reads on. What was not handed to the socket when it broke comes again; so does what the process had
-noted for less than a second when it died.
+what has left, and reads on. A second one lets what is new wait for a moment only. What was not handed to the socket when it
+broke comes again; so does what the process had noted for less than a second when it died.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from scm_trio.store.access import is_global_id
 from scm_trio.store.deliveries import Arrival, Undelivered
 
 log = structlog.get_logger(__name__)
+
+PATIENCE_S = 1.0
+"""How long what is new waits on a connection while another one of its user, which may be slow, gives what is older."""
 
 
 async def arrive(link: Link) -> Arrival:
@@ -61,32 +64,41 @@ def settle_in(link: Link, arrival: Arrival) -> None:
 
 
 async def _catch_up(link: Link) -> None:
-    deliveries, after = link.gate.deliveries, 0
+    deliveries, after, has_turn = link.gate.deliveries, 0, trio.Event()
+    if deliveries.is_busy(link.user_id):
+        link.nursery.start_soon(_lose_patience, link, has_turn)
     with suppress(trio.BrokenResourceError):  # the wire has told the connection why it ends
         try:
             async with deliveries.turn(link.user_id):
+                has_turn.set()
                 while waiting := await deliveries.waiting(link.user_id, after):
                     for each in waiting:
                         await _give(link, each)
                     after = waiting[-1].message.sequence
         except StoreError as exc:
             log.warning("messages from an absence not read", user_id=link.user_id, error=str(exc))
-        link.outbox.release()
+        link.outbox.caught_up()
+
+
+async def _lose_patience(link: Link, has_turn: trio.Event) -> None:
+    with trio.move_on_after(PATIENCE_S):
+        await has_turn.wait()
+        return
+    link.outbox.release()
 
 
 async def _give(link: Link, undelivered: Undelivered) -> None:
     """Send a message, and note that once it has left."""
     message, name = undelivered.message, undelivered.session_id
-    if link.gate.deliveries.is_noted(link.user_id, message) and not link.outbox.holds(message):
-        return  # it came when another connection was there, and this one was not
+    if link.gate.deliveries.is_noted(link.user_id, message) or link.outbox.holds(message):
+        return  # it came when another connection was there, or this one
     data = records.message(message, name, "delivered", offline=True)
     event = SessionEvent("CHAT_MESSAGE", data, message.session_id, name, message.user_id, message)
 
     def frame() -> bytes | None:
-        # Not if the session has been lost by now, nor if it has come as news.
-        if not link.outbox.is_held(message.session_id):
+        if not link.outbox.is_due(message):
             return None
-        link.outbox.caught_up_to(message)
+        link.outbox.tells(message)
         return link.event_frame(event)
 
     await link.wire.send(frame)

@@ -169,6 +169,7 @@ class Link:
 
     def has_seen(self, key: str, message: Message) -> bool:
         """Whether that answer, which has just been stored, is being sent, or was to its end."""
+        self.outbox.came(message)
         if key in self._ended:
             self._ended.discard(key)
             self._given(message)
@@ -189,6 +190,8 @@ class Link:
             if len(self.viewers) - self.asked >= MAX_UNASKED:
                 return False
             self.view(Viewer(answer, None, asked=False, **announce))
+            if answer.asked is not None and not announce:  # its question is told before it
+                self.outbox.came(answer.asked)
         return True
 
     def open_session(self, name: str) -> None:

@@ -91,10 +91,10 @@ async def _is_told(link: Link, viewer: Viewer) -> bool:
     async with link.outbox.in_order(run.session.global_id):
         if viewer.asked:
             return False
-        if run.said is not None and link.outbox.has_told(run.said):
-            return True
         if viewer.announce == {}:  # it began before the eyes of this connection
             await _tell_stored(link, viewer, run.asked)
+        if run.said is not None and link.outbox.has_told(run.said):
+            return True
     if run.streaming or viewer.asked:
         return False
     await run.ended.wait()

@@ -19,7 +19,7 @@ from scm_trio.errors import CloseCode, Disconnect
 from scm_trio.gateway.meter import FrameMeter
 
 RECEIVE_BYTES = 65_536
-_CLOSE = b"\x88"
+_CLOSE, _PONG = b"\x88", b"\x8a"
 _VIOLATIONS = (1002, CloseCode.NOT_UTF8)
 _LAST_WORD_S = 1.0
 
@@ -59,7 +59,7 @@ class Wire(trio.abc.Stream):
         self._fd = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
         self._sending = False
         self._turns = trio.lowlevel.ParkingLot()
-        self._pending = b""
+        self._pending = self._pong = b""
         self._wake = trio.Event()
         self._broken = False
         self._closing = False
@@ -100,8 +100,16 @@ class Wire(trio.abc.Stream):
     # ---- outbound
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """For trio-websocket: the handshake's answer, pongs and closes take their turn like every frame."""
-        await self.send(lambda: self._last(bytes(data)))
+        """For trio-websocket: the handshake's answer and closes take their turn like every frame, and so do pongs.
+
+        But its reader does not wait for a pong's turn, since there may be a cancel behind the ping. Of several that a peer
+        has not taken the newest is enough (RFC 6455, section 5.5.3).
+        """
+        if self._sending and data[:1] == _PONG:
+            self._pong = bytes(data)
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.send(lambda: self._last(bytes(data)))
 
     def _last(self, data: bytes) -> bytes:
         # Nothing may follow a Close (RFC 6455, section 5.5.1).
@@ -134,7 +142,11 @@ class Wire(trio.abc.Stream):
             self._wake.set()
 
     def _end_turn(self) -> None:
-        if not self._turns.unpark():
+        pong, self._pong = self._pong, b""
+        if pong and not self._broken and not self._closing:
+            self._pending = pong
+            self._wake.set()
+        elif not self._turns.unpark():
             self._sending = False
 
     def _write_now(self, data: bytes) -> bytes:

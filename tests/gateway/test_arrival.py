@@ -1,11 +1,12 @@
 """What a user is told when he comes: what is unread, what runs, and what came while he was away."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import pytest
 import trio
 import trio.testing
+from trio_websocket import ConnectionClosed
 
 from scm_trio.chat import deliveries
 from scm_trio.config import Store
@@ -298,6 +299,86 @@ async def test_a_message_that_comes_while_one_catches_up_comes_once(autojump_clo
     # The other connection has had nothing of the old, and sees all of the new, which was asked while it was there.
     assert sorted(kinds(seen)) == sorted(["CHAT_MESSAGE", "START", "DATA", "END"] * 2)
     assert contents(seen) == ["four", "five"]
+
+
+async def read_slowly(peer, got, *, task_status):
+    """A device on a slow line: just fast enough not to be given up."""
+    task_status.started()
+    with suppress(ConnectionClosed):
+        while True:
+            got.append(await peer.receive())
+            await trio.sleep(8)
+
+
+async def test_a_slow_device_holds_up_another_one_for_a_moment_only(autojump_clock, nursery):
+    async with away(BOB) as (server, ann, session_id):
+        questions = [f"q{number}" for number in range(30)]
+        await talk(ann, session_id, *questions)
+        slow = []
+        async with server.peer(BOB, session_id, pair=LOCKSTEP) as phone:
+            await nursery.start(read_slowly, phone, slow)
+            await trio.sleep(10)
+            async with server.peer(BOB, session_id) as desk:
+                began = trio.current_time()
+                await ask(desk, "own", "b1", session_id=session_id)
+                await ask(ann, "new", "a1", session_id=session_id)
+                seen = [await desk.receive()]
+                while sum(each["type"] == END for each in seen) < 2:
+                    seen.append(await desk.receive())
+                assert trio.current_time() - began == pytest.approx(1, abs=0.2)
+                assert said([each for each in seen if each.get("requestId") == "b1"]) == "re own"
+                assert said([each for each in seen if "requestId" not in each]) == "re new"
+                assert contents(seen) == ["new"]
+                await nothing_more(desk)
+            await trio.sleep(1000)
+        # The slow one has had all that was older in its order, and then what came while it was there.
+        assert contents(slow)[:60] == turns(*questions)
+        assert sorted(contents(slow)[60:]) == ["new", "own"]
+        assert {each["data"].get("offline") for each in slow[:30] if each["type"] == "CHAT_MESSAGE"} == {True}
+        async with server.peer(BOB) as bob:
+            await nothing_more(bob)
+
+
+async def test_what_a_slow_device_leaves_behind_comes_on_the_other_one_once_and_in_order(autojump_clock):
+    async with away(BOB) as (server, ann, session_id):
+        questions = [f"q{number}" for number in range(20)]
+        await talk(ann, session_id, *questions)
+        whole, slow, seen = turns(*questions), [], []
+        async with trio.open_nursery() as nursery, server.peer(BOB, pair=LOCKSTEP) as phone:
+            await nursery.start(read_slowly, phone, slow)
+            await trio.sleep(20)
+            async with server.peer(BOB, session_id) as desk, server.peer(BOB) as third:
+                await trio.sleep(5)
+                await talk(ann, session_id, "new")
+                assert said([await desk.receive() for _ in range(4)]) == "re new"
+                assert contents([await third.receive() for _ in range(2)]) == turns("new")
+                await trio.aclose_forcefully(phone.stream)
+                with trio.move_on_after(20):
+                    while True:
+                        seen.append(await desk.receive())
+                await nothing_more(third)
+            nursery.cancel_scope.cancel()
+        rest = contents([each for each in seen if each["type"] == "CHAT_MESSAGE"])
+        assert rest == whole[len(whole) - len(rest) :]
+        assert len(whole) - len(rest) <= len(contents(slow)) + 3
+        assert all(each["data"]["offline"] for each in seen if each["type"] == "CHAT_MESSAGE")
+        async with server.peer(BOB) as bob:
+            await nothing_more(bob)
+
+
+async def test_who_loses_a_session_is_not_given_what_another_device_left_of_it(autojump_clock):
+    async with away(BOB) as (server, ann, session_id):
+        await talk(ann, session_id, *[f"q{number}" for number in range(20)])
+        async with trio.open_nursery() as nursery, server.peer(BOB, pair=LOCKSTEP) as phone:
+            await nursery.start(read_slowly, phone, [])
+            async with server.peer(BOB, session_id) as desk:
+                await trio.sleep(5)
+                await set_members(ann, session_id, user001="owner")
+                assert [each["type"] for each in await desk.until("SESSION_DELETE")] == ["SESSION_DELETE"]
+                await trio.aclose_forcefully(phone.stream)
+                await trio.sleep(5)
+                await nothing_more(desk)
+            nursery.cancel_scope.cancel()
 
 
 async def test_who_is_removed_is_not_given_what_came_before(autojump_clock):

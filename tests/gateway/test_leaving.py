@@ -86,4 +86,4 @@ async def test_events_for_who_has_left_are_dropped(autojump_clock):
     outbox.close()
     for _ in range(2000):
         outbox.put(SessionEvent("INFO", "x", "s-2", "s-2", "user001"))
-    outbox.release()
+    outbox.caught_up()

@@ -77,8 +77,17 @@ async def stored_on(store, provider):
         [text("CHAT_CANCEL", {"requestId": "another"})],
         [text("DANCE"), text("HEARTBEAT"), text("CHAT_REQUEST", {"message": "Again"}, requestId="r1")],
         [text("HEARTBEAT")] * MAX_WAITING,
+        [frame(9, b"ping"), frame(9, b"pong?")],
     ],
-    ids=["nothing", "a heartbeat", "a question to the store", "a cancel of nothing", "nonsense and a repeat", "much"],
+    ids=[
+        "nothing",
+        "a heartbeat",
+        "a question to the store",
+        "a cancel of nothing",
+        "nonsense and a repeat",
+        "much",
+        "pings",
+    ],
 )
 async def test_a_peer_who_takes_nothing_stops_his_answer_at_once(autojump_clock, before):
     provider = Scripted(TALK)
@@ -115,6 +124,24 @@ async def test_of_what_is_full_the_reader_waits_and_what_is_behind_is_read_later
         await stream.receive_some()
         await stream.receive_some()
         await closes_within(provider, 2)
+        await trio.aclose_forcefully(stream)
+
+
+async def test_pings_that_came_while_nothing_was_taken_are_answered_by_the_newest_pong(autojump_clock):
+    async with serving("a", Stall()) as server:
+        stream = await stalled_visitor(server)
+        await stream.send_all(text("HEARTBEAT"))
+        await trio.sleep(1)
+        await stream.send_all(frame(9, b"one") + frame(9, b"two") + text("HEARTBEAT", requestId="behind"))
+        await trio.sleep(1)
+        data = b""
+        while b"behind" not in data:
+            data += bytes(await stream.receive_some())
+        frames, rest = parse_frames(data)
+        assert [(opcode, payload) for opcode, payload in frames if opcode != 1] == [(10, b"two")]
+        assert rest == b""
+        await stream.send_all(frame(9, b"three"))
+        assert bytes(await stream.receive_some()) == b"\x8a\x05three"
         await trio.aclose_forcefully(stream)
 
 
