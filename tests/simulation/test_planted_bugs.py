@@ -176,7 +176,7 @@ PLANTED = [
     (end_is_sent_twice, {Rule.ONE_END, Rule.NOTHING_TWICE}),
     (a_merged_frame_loses_its_last_piece, {Rule.SAME_TEXT}),
     (places_in_read_back_answers_are_trusted, {Rule.SAME_TEXT}),
-    (requests_are_forgotten, {Rule.KEPT, Rule.PROMPT_STOP}),
+    (requests_are_forgotten, {Rule.KEPT, Rule.PROMPT_STOP, Rule.SAME_TEXT}),
     (repeated_questions_are_asked_anew, {Rule.ONE_ANSWER, Rule.NOTHING_TWICE}),
     (further_attempts_get_no_row, {Rule.LEDGER}),
     (crashes_are_not_recovered_from, {Rule.NO_ZOMBIE, Rule.KEPT}),
