@@ -77,6 +77,7 @@ class AsideRun:
         self._name = ledger.name_for(aside)
         info = AnswerInfo(aside.answer_id, aside.answer_id, None, model, provider.name)
         self._attempts = Attempts(info, trio.current_time())
+        self._attempts.is_waiting = True
         self._log = AnswerLog(MAX_BYTES)
         self._finish: Finish | None = None
 
@@ -117,6 +118,7 @@ class AsideRun:
     async def _read(self) -> None:
         """Read until the end, or until there is enough."""
         began_at = trio.current_time()
+        self._attempts.is_waiting = False
         with trio.CancelScope(deadline=began_at + FIRST_TOKEN_S) as limit:
             async with self._provider.stream(self._prompt) as events:
                 async for batch in events:

@@ -130,6 +130,7 @@ class Run(Answer):
     Attributes:
         attempts: who was asked, for the ledger.
         saved_upto: the ``said_upto`` that would survive the process.
+        was_foretold: its cancel came before it.
         on_repeat: called when its request turns out to have been answered before.
         on_begun: called when its question has been stored, before anything is said.
         on_said: called when the answer has been stored, before its end is told.
@@ -141,6 +142,7 @@ class Run(Answer):
         self.started_at = trio.current_time()
         self.attempts = Attempts(plan.info, self.started_at)
         self.saved_upto = (0, 0)
+        self.was_foretold = False
         self.is_stored = False
         self.on_repeat: Callable[[], None] = _nothing
         self.on_begun: Callable[[Run, Opened], None] = _nothing
@@ -408,8 +410,8 @@ class Run(Answer):
             self.attempts.begin(event, now, lambda: estimate_turns(prompt.turns))
             if event.provider != asked:
                 self.notify(Notice("FALLBACK", event.provider))
-            if event.is_blind and prompt.turns[-1].images:
-                self.notify(Notice("IMAGES_UNSEEN", event.provider))
+                if event.is_blind and prompt.turns[-1].images:
+                    self.notify(Notice("IMAGES_UNSEEN", event.provider))
             if self.attempts.standing is None:
                 self._name_who_speaks()
         if self.attempts.unsaved:

@@ -136,6 +136,7 @@ class ChatService:
         nursery.start_soon(run.task, self._ended)
         # It stays foretold: a request that is refused now, because the database hangs for instance, may come again.
         if request_id is not None and self._foretold.has(asker.user_id, request_id):
+            run.was_foretold = True
             run.cancel()
         return run
 
@@ -291,6 +292,11 @@ class ChatService:
         run.cancel()
         if not run.opened.is_set() and run.info.request_id is not None:
             self._foretold.add(user_id, run.info.request_id, trio.current_time())
+
+    def was_foretold(self, user_id: str, request_id: str | None) -> bool:
+        """Whether a request that is at hand was cancelled before it came: its END tells that."""
+        run = self._runs.by_request(user_id, request_id) if request_id is not None else None
+        return run is not None and run.was_foretold
 
     def is_live(self, message_id: str) -> bool:
         """Whether that answer is being given, whoever asked."""

@@ -27,5 +27,5 @@ class Turns:
                 yield
         finally:
             # Handed on to whoever waits, who is now its owner; else nobody needs it.
-            if not lock.locked():
-                self._locks.pop(user_id, None)
+            if not lock.locked() and self._locks.get(user_id) is lock:
+                del self._locks[user_id]

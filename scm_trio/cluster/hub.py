@@ -78,10 +78,6 @@ class Connection(Protocol):
     async def told(self) -> None:
         """Return when no answer is being sent any more."""
 
-    @property
-    def is_told(self) -> bool:
-        """Whether no answer is being sent."""
-
     def shows(self, key: str) -> bool:
         """Whether that answer is being sent."""
 

@@ -79,14 +79,17 @@ def _names(config: Config) -> Iterator[Contradiction]:
 
 
 def _default_model(ai: Ai) -> Iterator[Contradiction]:
-    name, model = ai.default_provider or "", ai.default_model
-    provider = ai.providers.get(name)
-    if provider is None or model is None or model in ai.aliases or not provider.offered or model in provider.offered:
+    """One that nobody could be asked for; a local model may stand in for providers whose keys are not here."""
+    model, providers = ai.default_model, ai.providers
+    if model is None or model in ai.aliases:
         return
-    text = f"expected an alias, or a model of {name}, the default provider ({', '.join(provider.offered)})"
+    if any(not each.offered or model in each.offered or each.kind == "local" for each in providers.values()):
+        return
+    offered = ", ".join(model for each in providers.values() for model in each.offered)
     section = ("scm", "ai")
-    others = ((*section, "default-provider"), (*section, "aliases"), *offering_paths((*section, "providers", name)))
-    yield Contradiction(text, ((*section, "default-model"), *others), model)
+    others = [path for name in providers for path in offering_paths((*section, "providers", name))]
+    text = f"expected an alias, or a model on offer ({offered})"
+    yield Contradiction(text, ((*section, "default-model"), (*section, "aliases"), *others), model)
 
 
 def _aliases(ai: Ai) -> Iterator[Contradiction]:

@@ -15,6 +15,12 @@ def holds_placeholder(text: str) -> bool:
     return "${" in text
 
 
+def names_in(text: str) -> list[str]:
+    """The variables that ``expand`` would ask for."""
+    inside = (match["inside"] for match in _PLACEHOLDER.finditer(text) if not match["escaped"])
+    return [each.partition(":")[0] for each in inside]
+
+
 def expand(text: str, environ: Mapping[str, str]) -> str:
     """Put the variables' values in; a variable that is set but empty counts as set.
 

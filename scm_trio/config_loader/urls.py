@@ -20,6 +20,7 @@ _SHOWABLE = re.compile(
 _FILE = re.compile(r"(?P<place>sqlite(\+[a-z]+)?:///[^?]*)(?P<query>\?.*)?", re.DOTALL)
 
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]\\%]+")
+_PORT = re.compile(r":[0-9]*$")
 _SQLITE = frozenset({"sqlite", "sqlite+pysqlite"})
 _POSTGRES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _POSTGRES_PARTS = re.compile(
@@ -54,7 +55,7 @@ def is_url(text: str, *schemes: str) -> bool:
         return False
     try:
         parts = urlsplit(text)
-        host = parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}")
+        host = _PORT.sub("", parts.netloc.rpartition("@")[2])
         (parts.hostname or "").encode("idna")
     except ValueError:
         return False

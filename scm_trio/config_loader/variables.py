@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from scm_trio.config import Config, Provider
 from scm_trio.config_loader.keys import ANY, ROOT, Key, Path, capitals, dotted, keys_of, leaves, variable
+from scm_trio.config_loader.placeholders import names_in
 from scm_trio.config_loader.sources import Node
 
 PREFIX = f"{capitals(ROOT)}_"
@@ -15,16 +16,27 @@ NO_KEYS = frozenset({"SCM_TOKEN"})
 
 
 def override(root: Node, environ: Mapping[str, str], problems: list[str]) -> Node:
-    """The tree with every ``SCM_*`` variable in its place; those that fit no key go to ``problems``."""
+    """The tree with every ``SCM_*`` variable in its place; those that fit no key, nor a placeholder, go to ``problems``."""
+    named = set(_placeholders(root))
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in NO_KEYS:
             continue
         path = next(_paths(name.removeprefix(PREFIX), Config, root), None)
+        if path is None and name in named:
+            continue  # the file uses it under a name of its own choice
         if path is None:
             problems.append(_unknown(name, root))
         else:
             root = root.with_value(path, Node(environ[name], name, is_text=True))
     return root
+
+
+def _placeholders(node: Node) -> Iterator[str]:
+    """The variables that the values of a tree name."""
+    if isinstance(node.value, str):
+        yield from names_in(node.value)
+    for below in node.value if isinstance(node.value, list) else node.entries.values():
+        yield from _placeholders(below)
 
 
 def _paths(rest: str, cls: type, node: Node) -> Iterator[Path]:

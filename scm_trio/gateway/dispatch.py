@@ -82,14 +82,9 @@ async def start_stream(link: Link, received: Received) -> None:
         if request_id is None or (answer := await _answered(link, request_id)) is None:
             raise refusal from None
         _refund(link)
-        link.view(Viewer(answer, request_id))
+        link.attach(answer, request_id)
         return
-    viewer = link.viewers.get(run.key)
-    if viewer is None:
-        link.view(Viewer(run, request_id))
-    else:  # the same request from another connection: it is shown here, and is an answer from now on
-        viewer.adopt(request_id)
-        viewer.move(0, resumed=True)
+    link.attach(run, request_id)  # where it is shown already it is another connection's request, and answered here, too
     if not is_global_id(asker.session_id):
         link.open_session(asker.session_id)  # his own; another's is opened when it is known that he may ask there
 
@@ -137,7 +132,10 @@ async def cancel_stream(link: Link, received: Received) -> None:
     except NotFound:
         if message_id is not None and link.gate.service.is_live(message_id):
             await _overrule(link, message_id)
-        # One that has just ended, and whose END is still to be sent here, says so by that.
+        # One that has just ended, and whose END is still to be sent here, says so by that; so does one that was stopped
+        # ahead of its turn by this very cancel.
+        elif link.gate.service.was_foretold(link.user_id, request_id):
+            return
         elif not any(_is(viewer.run, link, message_id, request_id) for viewer in link.viewers.values()):
             raise
 
@@ -174,12 +172,7 @@ async def resume_stream(link: Link, received: Received) -> None:
         own = viewer.request_id
     else:
         _check_room(link)
-    request_id = received.request_id or own
-    if viewer is not None:
-        viewer.adopt(request_id)
-        viewer.move(cursor, **announce)
-    else:
-        link.view(Viewer(run, request_id, cursor, **announce))
+    link.attach(run, received.request_id or own, cursor, **announce)
 
 
 async def _answered(link: Link, request_id: str) -> Answer | None:
@@ -204,7 +197,7 @@ async def _recall(link: Link, message_id: str) -> Answer:
 
 
 async def refresh_token(link: Link, received: Received) -> None:
-    # A task of its own: fetching the keys may take seconds, and a cancel must be seen meanwhile.
+    # A task of its own: fetching the keys may take seconds, and nothing that was said after it should wait for that.
     link.nursery.start_soon(_refresh, link, received)
 
 

@@ -158,6 +158,15 @@ class Link:
         self.viewers[viewer.run.key] = viewer
         self.nursery.start_soon(self.stream, self, viewer)
 
+    def attach(self, answer: Answer, request_id: str | None, cursor: int = 0, **announce: bool) -> None:
+        """Send an answer that is asked for, from there on; where that is being done, it goes on there for this request."""
+        viewer = self.viewer_of(answer)
+        if viewer is None:
+            self.view(Viewer(answer, request_id, cursor, **announce))
+        else:
+            viewer.adopt(request_id)
+            viewer.move(cursor, **(announce or {"resumed": True}))
+
     def viewer_of(self, answer: Answer, *, but: Viewer | None = None) -> Viewer | None:
         """Who sends that answer; one that was read back may be there as another object, of a known request for instance."""
         others = (each for each in self.viewers.values() if each is not but)
@@ -257,10 +266,6 @@ class Link:
     def session_name(self, answer: Answer) -> str:
         """What this user calls the session that the answer is given in."""
         return answer.session_id if answer.session is None else self.name_of(answer.session)
-
-    @property
-    def is_told(self) -> bool:
-        return not self.viewers
 
     async def told(self) -> None:
         """Wait until no answer is being sent any more."""

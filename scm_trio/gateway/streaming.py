@@ -201,6 +201,11 @@ async def _tell_failure(link: Link, viewer: Viewer, failure: RequestFailed, *, s
     )
 
 
+async def _say_last(link: Link, viewer: Viewer, kind: str, data: Any) -> None:
+    """Send what ends the stream, unless it has been moved when the turn comes: then it is not over."""
+    await link.wire.send(lambda: None if viewer.announce is not None else _frame(link, viewer, kind, data))
+
+
 async def _tell_end(link: Link, viewer: Viewer) -> None:
     run = viewer.run
     await run.ended.wait()
@@ -208,7 +213,7 @@ async def _tell_end(link: Link, viewer: Viewer) -> None:
         raise AssertionError("a run has ended without an ending")
     if run.streaming:
         end = frames.end(run.info, run.ending, rev=run.rev, length=run.log.length, sha256=run.log.sha256)
-        await _say(link, viewer, "CHAT_STREAM_END", end)
+        await _say_last(link, viewer, "CHAT_STREAM_END", end)
     else:
         response = frames.response(run.info, run.log.content, run.ending)
-        await _say(link, viewer, "CHAT_RESPONSE", response)
+        await _say_last(link, viewer, "CHAT_RESPONSE", response)

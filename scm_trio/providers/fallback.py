@@ -179,8 +179,7 @@ class _Answer:
 
     async def __anext__(self) -> Batch:
         if self._has_spoken and self._events is not None:
-            is_watched = self._terms.restart or self._links[self._at].idle_s < math.inf
-            return await (self._read_on() if is_watched else anext(self._events))
+            return await self._read_on()
         if self._is_over:
             raise self._failure or ProviderUnavailable("nobody could be asked")
         if self._breaker is None:
@@ -191,10 +190,11 @@ class _Answer:
             return await self._fail(exc, self._breaker)
 
     def leave(self) -> None:
-        """The reader goes. A provider that stayed silent for the whole of his patience has failed."""
+        """The reader goes. Who is silent when his patience is over, and was not asked just before that, has failed."""
         if self._breaker is not None:
-            now = trio.current_time()
-            if self._prompt.stream and now - self._asked_at >= self._terms.patience_s:
+            now, patience_s = trio.current_time(), self._terms.patience_s
+            is_over = now - self._began_at >= patience_s
+            if self._prompt.stream and is_over and now - self._asked_at >= patience_s / 4:
                 self._breaker.fail(now, probe=self._is_probe)
             else:
                 self._breaker.abandon(probe=self._is_probe)
@@ -292,12 +292,18 @@ class _Answer:
         try:
             if self._events is None:
                 self._events = await self._open(self._links[self._at])
-            return await anext(self._events, None)
+            batch = await anext(self._events, None)
         except (trio.Cancelled, BaseExceptionGroup):
             # Only by leaving the attempt with what ended it can its scope take the cancel back.
             if not self._silence.cancel_called or not await self._upstream.__aexit__(*sys.exc_info()):
                 raise
-            raise TimedOut(field="idle" if self._has_spoken else "first_token") from None
+            raise self._too_silent() from None
+        if self._silence.cancel_called:  # it spoke too late: all that is awaited in its scope is cancelled now
+            raise self._too_silent()
+        return batch
+
+    def _too_silent(self) -> TimedOut:
+        return TimedOut(field="idle" if self._has_spoken else "first_token")
 
     async def _open(self, link: Link) -> AsyncIterator[Batch]:
         self._asked_at = trio.current_time()
@@ -321,7 +327,8 @@ class _Answer:
             if isinstance(event, Finish):
                 self._has_finished, self._silence.deadline = True, math.inf
             elif isinstance(event, Delta | ToolCall) and not self._has_finished:
-                self._silence.deadline = trio.current_time() + self._links[self._at].idle_s
+                idle_s = self._links[self._at].idle_s
+                self._silence.deadline = trio.current_time() + idle_s if idle_s < math.inf else math.inf
 
     async def _break_off(self, failure: RequestFailed) -> Batch:
         """Close an attempt that failed after its first word, and let the next in line begin."""
@@ -334,8 +341,9 @@ class _Answer:
 
     async def _fail(self, failure: RequestFailed, breaker: Breaker) -> Batch:
         """Judge, close the attempt, decide what comes next, and tell it."""
+        link = self._links[self._at]
         # A filter has read the question: vendors charge for that.
-        link, was_accepted = self._links[self._at], self._events is not None or isinstance(failure, ContentFiltered)
+        was_accepted = self._events is not None or isinstance(failure, ContentFiltered)
         another_key = link.has_another_key(failure) and self._rotations + 1 < len(link.keys or ())
         # Before its place goes to the next one, who should know.
         if another_key:
@@ -377,9 +385,8 @@ class _Answer:
         # With several keys it is the first of them to wake that counts.
         resting = link.keys.failure() if link.keys is not None else None
         told_s = (resting or failure).retry_after_s or 0.0
-        if told_s > (MAX_BACKOFF_S if self._somebody_else(now) else MAX_WAIT_S) or link.breakers.of(
-            self._model()
-        ).wait_s(now):
+        limit_s = MAX_BACKOFF_S if self._somebody_else(now) else MAX_WAIT_S
+        if told_s > limit_s or link.breakers.of(self._model()).wait_s(now):
             return None
         wait_s = told_s + self._terms.jitter() * min(FIRST_BACKOFF_S * (1 << self._retries), MAX_BACKOFF_S)
         # Else the answer's deadline would pass in the wait, and hide why.

@@ -6,7 +6,20 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Select, Table, case, delete, exists, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    case,
+    delete,
+    exists,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
 from scm_trio.protocol.codec import camel, timestamp
 from scm_trio.store.access import lock, name_for
@@ -19,15 +32,16 @@ Record = dict[str, Any]
 def export_user(conn: Connection, user_id: str) -> Iterator[Record]:
     """Everything kept about a person, record by record; each says by ``kind`` what it is.
 
-    First his sessions, under his own names for them, with his membership and his markers in them, then his messages (what he asked, and what was
-    answered to him; in sessions that he has left, too), his files without their bytes, which messages show them, his
-    runs, what they have set aside, and his lines of the ledger, each in the order of its
-    time. What others said in a shared session is theirs. Rows are read as they are asked for: the records never stand
+    First his sessions, under his own names for them, with his membership and his markers in them; of those that he began and
+    has left no more than that, and a title that was made from his question. Then his messages (what he asked, and what was
+    answered to him; in sessions that he has left, too), his files without their bytes, which messages show them, his runs,
+    what they have set aside, and his lines of the ledger, each in the order of its time. What others said in a shared session is theirs. Rows are read as they are asked for: the records never stand
     in memory together.
     """
     kept = (column for column in members.c if column.name != "session_id")
-    mine = select(*_as_seen_by(user_id), *kept).select_from(sessions)
-    mine = mine.join(members, members.c.session_id == sessions.c.global_id).where(members.c.user_id == user_id)
+    membership = and_(members.c.session_id == sessions.c.global_id, members.c.user_id == user_id)
+    his = or_(members.c.user_id.is_not(None), sessions.c.owner_id == user_id, sessions.c.title_source == user_id)
+    mine = select(*_as_seen_by(user_id), *kept).select_from(sessions.outerjoin(members, membership)).where(his)
     # Found in an index that has all it takes: no other text is read on the way.
     said = select(messages.c.sequence).where(messages.c.user_id == user_id)
     attached = select(attachments).join(files).where(files.c.user_id == user_id)
@@ -64,7 +78,7 @@ def delete_user(conn: Connection, user_id: str) -> int:
     - His files are nobody's and leaving (``files.sweep``), since their bytes have to be deleted first.
     - The ledger's lines stay, for the sums, and are nobody's.
     """
-    if user_id == NOBODY:
+    if user_id in {NOBODY, SOMEBODY}:
         return 0
     return next((rows for step in _STEPS if (rows := step(conn, user_id))), 0)
 
@@ -74,12 +88,20 @@ def _of(table: Table, user_id: str) -> Select[Any]:
 
 
 def _as_seen_by(user_id: str) -> Iterator[ColumnElement[Any]]:
-    """The columns of a session, without what others call it and who else has begun it or asked in it."""
+    """The columns of a session, without what others call it and who else has begun it or asked in it.
+
+    What a session is like now is no business of one who has left it.
+    """
+    is_in_it = members.c.user_id.is_not(None)
     for column in sessions.c:
         if column.name == "session_id":
             yield name_for(user_id).label(column.name)
         elif column.name in {"owner_id", "title_source"}:
             yield case((column == user_id, column)).label(column.name)
+        elif column.name == "title":
+            yield case((or_(is_in_it, sessions.c.title_source == user_id), column)).label(column.name)
+        elif column.name in {"model", "provider", "system_prompt"}:
+            yield case((is_in_it, column)).label(column.name)
         else:
             yield column
 

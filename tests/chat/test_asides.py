@@ -285,6 +285,7 @@ async def test_who_gives_up_while_the_row_is_written_leaves_no_open_row(autojump
         await stage.asides.ask(ASIDE)
     assert provider.prompts == []
     assert stage.ledger.outcomes == [("title-0-0", "scripted", "cancelled")]
+    assert stage.observer.ended[0][3].total_tokens == 0, "nobody was asked"
 
 
 # ---- turns

@@ -133,3 +133,16 @@ def test_every_key_stands_in_the_effective_configuration():
             for step in path:
                 assert step in value
                 value = value[step]
+
+
+def test_a_variable_that_the_file_names_itself_is_its_own(tmp_path):
+    file = tmp_path / "scm.yml"
+    file.write_text(
+        "scm: {auth: {secret: '${SCM_JWT_SECRET}'}, ai: {providers: {a: {kind: openai, models: ['${SCM_M:x}']}}}}"
+    )
+    environ = {"SCM_JWT_SECRET": "s" * 40, "SCM_M": "gpt"}
+    config = load(file, environ).config
+    assert (config.auth.secret, config.ai.providers["a"].models) == ("s" * 40, ("gpt",))
+    file.write_text("scm: {auth: {secret: '$${SCM_JWT_SECRET}'}}")
+    with pytest.raises(ConfigError, match="SCM_JWT_SECRET: no key has this name"):
+        load(file, environ)

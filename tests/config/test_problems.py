@@ -492,12 +492,12 @@ def test_what_only_looks_like_more_than_a_text_is_a_text(read):
             ['ai.default-provider: expected the name of a provider (local), got "openai"'],
         ),
         (
-            "ai: {default-model: nope, providers: {a: {kind: openai, models: [x, y]}, b: {kind: openai}}}",
-            ['ai.default-model: expected an alias, or a model of a, the default provider (x, y), got "nope"'],
+            "ai: {default-model: nope, providers: {a: {kind: openai, models: [x, y]}, b: {kind: spark, models: [z]}}}",
+            ['ai.default-model: expected an alias, or a model on offer (x, y, z), got "nope"'],
         ),
         (
             "ai: {default-model: nope, providers: {a: {kind: azure, base-url: 'https://x', deployment: d}}}",
-            ['ai.default-model: expected an alias, or a model of a, the default provider (d), got "nope"'],
+            ['ai.default-model: expected an alias, or a model on offer (d), got "nope"'],
         ),
         (
             "ai: {providers: {openai: {preset: deepsek, token-limit-field: max}}}",
@@ -663,10 +663,7 @@ def test_the_item_of_a_list_that_is_wrong_is_told_with_its_own_line(problems):
 
 def test_a_contradiction_is_told_with_the_variable_that_made_it(problems):
     assert problems("scm: {ai: {providers: {openai: {models: [a]}}}}", SCM_AI_DEFAULT_MODEL="nope") == [
-        (
-            "SCM_AI_DEFAULT_MODEL: scm.ai.default-model: "
-            'expected an alias, or a model of openai, the default provider (a), got "nope"'
-        )
+        ('SCM_AI_DEFAULT_MODEL: scm.ai.default-model: expected an alias, or a model on offer (a), got "nope"')
     ]
     assert problems(SCM_STORE_URL="mysql://u:hunter2@x/y") == [
         (
@@ -682,11 +679,18 @@ def test_a_contradiction_is_told_with_the_variable_that_made_it(problems):
         "ai: {default-model: fast, aliases: {fast: {provider: b, model: x}}, providers: {a: {kind: local}, b: {kind: openai}}}",
         "ai: {default-model: anything, providers: {a: {kind: openai}}}",
         "ai: {default-model: d, providers: {a: {kind: openai}, b: {kind: openai, models: [e]}}}",
+        "ai: {default-model: e, providers: {a: {kind: openai, models: [d]}, b: {kind: openai, models: [e]}}}",
+        "ai: {default-model: gpt-x}",
+        "ai: {default-model: gpt-x, providers: {mine: {kind: local}}}",
         "ai: {default-model: x1, providers: {s: {kind: spark, domain: x1}}}",
         f"ai: {{providers: {{spark: {{{SIGNED}, api-keys: [k], models: [x1, kjwx]}}}}}}",
         f"ai: {{providers: {{spark: {{{SIGNED}, api-key: k, models: [mine], base-url: 'wss://x/y'}}}}}}",
         "ai: {providers: {azure: {base-url: 'https://x.example/openai/v1', api-version: preview, api-key: k}}}",
         'ai: {providers: {openai: {api-key: "k\\n"}}}',
+        *(
+            f"ai: {{providers: {{openai: {{base-url: 'http://my-host{port}/v1'}}}}}}"
+            for port in ("", ":", ":8080", ":08080")
+        ),
     ],
 )
 def test_what_goes_together_is_taken(read, text):

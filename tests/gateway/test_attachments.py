@@ -85,14 +85,15 @@ async def test_a_model_that_takes_none_is_told_of_it_and_so_is_the_asker(opened,
 
 
 async def test_a_provider_that_answers_instead_and_takes_none_is_told_and_so_is_the_asker(opened, autojump_clock):
-    blind = Scripted(["b"], name="blind", models=("m",))
+    moods = [[Fail(ProviderUnavailable())], ["b"], ["c"]]
+    blind = Scripted(lambda _: moods.pop(0), name="blind", models=("m",))
     first = Scripted([Fail(ProviderUnavailable())], name="scripted", models=("scripted-1",), takes_images=True)
     provider = Chain([Link(first, retries=0), Link(blind)])
     async with opened(provider=provider) as hall, hall.server.peer() as peer:
         file_id = await hall.upload(PNG, "a.png")
         told = await answer(peer, "What is this?", attachments=[file_id])
         infos = [each["data"]["code"] for each in told if each["type"] == "INFO"]
-        assert infos == ["FALLBACK", "IMAGES_UNSEEN"]
+        assert infos == ["FALLBACK", "IMAGES_UNSEEN", "RETRYING"]
         (turn,) = blind.prompts[-1].turns
         assert turn.images == ()
         assert turn.content == ('[You cannot see the attached images.]\n\n[Attached image: "a.png"]\n\nWhat is this?')

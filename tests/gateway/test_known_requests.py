@@ -111,3 +111,24 @@ async def test_a_connection_is_told_it_once_however_it_asks(autojump_clock):
                 last = max(index for index, each in enumerate(messages) if each["type"] == "CHAT_STREAM_START")
                 check_contiguous(messages[last:])
                 assert said(messages[last:]) == "".join(words)
+
+
+async def test_it_goes_on_there_where_its_answer_is_being_sent_already(autojump_clock):
+    words = [f"word {number} " for number in range(200)]
+    provider = Scripted(lambda prompt: words if prompt.turns[-1].content == "first" else ["b", Stall()])
+    config = websocket(stream=Streams(resume_window_s=1.0, max_per_user=1))
+    async with serving(provider=provider, config=config) as server, server.peer() as peer:
+        message_id = (await answer(peer, "first", "r1"))[0]["data"]["messageId"]
+        await trio.sleep(LATER_S)
+        await ask(peer, "second", "r2")
+        await peer.until("CHAT_STREAM_DATA")
+        await peer.send("CHAT_RESUME", {"messageId": message_id}, request_id="x")
+        await ask(peer, "first", "r1")
+        again = await replies(peer, "r1", "CHAT_STREAM_END")
+        check_contiguous(again)
+        assert said(again) == "".join(words)
+        # Nothing follows: it was sent by one viewer alone.
+        with trio.move_on_after(5):
+            while (message := await peer.receive())["type"] in ("HEARTBEAT", "CHAT_STREAM_START"):
+                pass
+            pytest.fail(f"{message}")

@@ -322,3 +322,22 @@ async def test_an_inbox_holds_so_much_text_or_one_message(autojump_clock, nurser
     for _ in range(3):
         await inbox.put(nothing, 60)
     inbox.close()
+
+
+async def test_a_cancel_that_stopped_its_request_ahead_of_both_their_turns_is_answered_by_the_end_alone(autojump_clock):
+    store = SlowStore()
+    async with stored_on(store, Scripted(["a", Stall()])) as server, server.peer() as peer:
+        store.delay_s = 1.0
+        await peer.send("SESSION_LIST", {})
+        await ask(peer)
+        for number in range(3):
+            await peer.send("SESSION_LIST", {}, request_id=f"l{number}")
+        await peer.send("CHAT_CANCEL", {"requestId": "r1"}, request_id="c1")
+        messages = await peer.until("CHAT_STREAM_END")
+        messages += [await peer.receive() for _ in range(1)]
+        with trio.move_on_after(10):
+            while True:
+                messages.append(await peer.receive())
+    assert "ERROR" not in [each["type"] for each in messages]
+    (end,) = (each["data"] for each in messages if each["type"] == "CHAT_STREAM_END")
+    assert end["finishReason"] == "cancelled"

@@ -1,13 +1,27 @@
 """CHAT_RESUME: a cursor in a log."""
 
+import orjson
 import pytest
 import trio
+import trio.testing
 
 from scm_trio.config import Streams
 from scm_trio.errors import ProviderUnavailable
 from scm_trio.providers.scripted import Fail, Pause, Scripted, SlowClose, Stall
 
-from .serving import answer, ask, check_contiguous, kinds, replies, said, serving, websocket
+from .serving import (
+    answer,
+    ask,
+    check_contiguous,
+    kinds,
+    parse_frames,
+    replies,
+    said,
+    serving,
+    text,
+    upgrade,
+    websocket,
+)
 
 WORDS = [step for word in "abcdefgh" for step in (word, Pause(1))]
 
@@ -194,3 +208,36 @@ async def test_how_an_answer_was_stopped_is_known_as_long_as_the_answer(autojump
     assert {name: again[name] for name in ("finishReason", "upstreamClosed", "cancelMs", "usage")} == {
         name: first[name] for name in ("finishReason", "upstreamClosed", "cancelMs", "usage")
     }
+
+
+async def test_an_end_that_waits_for_the_socket_belongs_to_the_resume_that_moved_the_stream(autojump_clock):
+    async with serving("hello") as server:
+        async with server.peer() as peer:
+            message_id = (await answer(peer))[0]["data"]["messageId"]
+        stream = server.dial(reading_nothing)
+        await stream.send_all(upgrade(token=server.token(), session="elsewhere"))
+        data = b""
+        while b"SYSTEM_MESSAGE" not in data:
+            data += bytes(await stream.receive_some())
+        for name in "xy":
+            await stream.send_all(text("CHAT_RESUME", {"messageId": message_id}, requestId=name))
+            while name == "x" and b"CHAT_STREAM_START" not in data:
+                data += bytes(await stream.receive_some())
+            await trio.sleep(1)  # what comes next waits to be taken
+        with trio.move_on_after(5):
+            while True:
+                data += bytes(await stream.receive_some())
+        await trio.aclose_forcefully(stream)
+    frames, _ = parse_frames(data.partition(b"\r\n\r\n")[2])
+    told = [orjson.loads(payload) for opcode, payload in frames if opcode == 1]
+    named = [(each["type"], each["requestId"]) for each in told if each["type"].startswith("CHAT_STREAM")]
+    assert named[0] == ("CHAT_STREAM_START", "x")
+    assert named[-3:] == [("CHAT_STREAM_START", "y"), ("CHAT_STREAM_DATA", "y"), ("CHAT_STREAM_END", "y")]
+    assert [kind for kind, _ in named].count("CHAT_STREAM_END") == 1
+
+
+def reading_nothing():
+    """What the peer says is never held up; what he is told waits until he reads it."""
+    to_server, from_peer = trio.testing.memory_stream_one_way_pair()
+    to_peer, from_server = trio.testing.lockstep_stream_one_way_pair()
+    return trio.StapledStream(to_server, from_server), trio.StapledStream(to_peer, from_peer)

@@ -155,6 +155,39 @@ async def test_both_deadlines_at_once_are_the_reader_s(autojump_clock):
     assert provider.links[0].provider.open_streams == 0
 
 
+@pytest.mark.parametrize("idle_s", [inf, 100.0])
+async def test_a_word_that_comes_when_the_patience_is_over_comes_too_late(autojump_clock, idle_s):
+    class JustLate(Scripted):
+        """Speaks in the very moment, as where a busy loop comes late to both."""
+
+        def stream(self, prompt):
+            return _JustLate(self)
+
+    first = JustLate(["late"], name="first", models=("m",))
+    events, failure = await ask(Chain([link(first, idle_s=idle_s), link(scripted(["x"], "second"))]))
+    assert (text(events), failure) == ("x", None)
+    assert AttemptFailed("TIMEOUT", was_accepted=True) in events
+
+
+class _JustLate:
+    def __init__(self, provider):
+        self.provider = provider
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        pass
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(FIRST_TOKEN_S)
+        return (Delta("late"),)
+
+
 async def test_where_nobody_else_could_help_the_silence_is_told(autojump_clock):
     _, failure = await ask(chain([Stall()], [Fail(ProviderUnavailable())], retries=0))
     assert (failure.code, failure.field) == ("TIMEOUT", "first_token")

@@ -9,6 +9,7 @@ from scm_trio.store.housekeeping import catch_up, purge_removed
 from scm_trio.store.members import members_of
 from scm_trio.store.messages import branch, find_message
 from scm_trio.store.person import delete_user, export_user
+from scm_trio.store.removal import NOBODY, SOMEBODY
 from scm_trio.store.search import SearchQuery, find
 from scm_trio.store.sessions import SessionChanges, set_title_if_absent, update_session
 
@@ -98,12 +99,36 @@ async def test_an_export_has_nothing_that_only_others_know_of_a_session(db):
     assert (his["sessionId"], his["ownerId"], his["titleSource"]) == ("lawyer", "bob", "bob")
 
 
+async def test_of_a_session_that_one_began_and_left_an_export_has_what_is_ones_own(db):
+    def begin_and_leave(conn):
+        enter(conn, "ann", "mine", "g1", 1.0)
+        ask(conn, "r1", in_="g1", at=10.0)
+        set_title_if_absent(conn, "g1", "Ann's question", "q-r1")
+        update_session(conn, "ann", "mine", SessionChanges(members=[owner("bob")], system_prompt="Bob's"), 50.0)
+
+    await db.write(begin_and_leave)
+    (session,) = [each for each in await everything(db, "ann") if each["kind"] == "session"]
+    assert (session["globalId"], session["ownerId"], session["title"]) == ("g1", "ann", "Ann's question")
+    assert (session["role"], session["userId"], session["systemPrompt"]) == (None, None, None)
+    await db.write(lambda conn: update_session(conn, "bob", "g1", SessionChanges(title="Bob's own"), 60.0))
+    (session,) = [each for each in await everything(db, "ann") if each["kind"] == "session"]
+    assert session["title"] is None
+
+
+@pytest.mark.parametrize("name", [NOBODY, SOMEBODY])
+async def test_the_names_of_nobody_are_no_persons(db, name):
+    await db.write(live)
+    assert await db.write(delete_user, name) == 0
+
+
 async def test_what_one_said_in_a_session_that_one_has_left_is_exported(db):
     await db.write(live)
     await db.write(update_session, "bob", "g3", SessionChanges(members=[owner("bob")]), 60.0)
     records = await everything(db, "ann")
     assert "q-r4" in {record.get("messageId") for record in records}
-    assert "g3" not in {record["globalId"] for record in records if record["kind"] == "session"}
+    # Of the session itself the title alone is hers: it was made from her question.
+    (left,) = [each for each in records if each["kind"] == "session" and each["globalId"] == "g3"]
+    assert (left["title"], left["titleSource"], left["ownerId"], left["role"]) == ("question", "ann", None, None)
 
 
 # ---- deletion

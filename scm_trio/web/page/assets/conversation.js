@@ -179,7 +179,8 @@ export class Conversation {
     if (!run || run.done) return true;
     run.done = true;
     run.view.finish({ ...data, model: run.model });
-    this.#shown(data.messageId);
+    // An answer that failed before its first word is no message.
+    if (data.length > 0) this.#shown(data.messageId);
     this.onChange();
     return true;
   }
