@@ -13,6 +13,7 @@ from scm_trio.chat.attachments import check_ids
 from scm_trio.chat.checkpoints import keep_checkpoints
 from scm_trio.chat.choice import choose, choose_for
 from scm_trio.chat.foretold import Foretold
+from scm_trio.chat.persistence import LATE_RETRY_S
 from scm_trio.chat.plan import Opened, Said
 from scm_trio.chat.registry import Registry
 from scm_trio.chat.run import CLOSE_LIMIT_S, STORE_LIMIT_S, Deadlines, Journal, Observer, Plan, Question, Run
@@ -23,6 +24,7 @@ from scm_trio.errors import (
     ModelUnknown,
     NotFound,
     ProviderUnknown,
+    ServerBusy,
     ShuttingDown,
     TooManyStreams,
 )
@@ -111,13 +113,14 @@ class ChatService:
             on_repeat: called where the request, though no run of it is at hand, turns out to have been answered before.
 
         Raises:
-            InvalidMessage, ProviderUnknown, ModelUnknown, TooManyStreams, ShuttingDown: nothing was started.
+            InvalidMessage, ProviderUnknown, ModelUnknown, TooManyStreams, ServerBusy, ShuttingDown: nothing was started.
         """
         if request_id is not None and (known := self._runs.by_request(asker.user_id, request_id)):
             return known
         if self.draining:
             raise ShuttingDown(retry_after_s=2)
         question = self._question(request)
+        self._check_place(question)
         (provider, model), chosen = choose_for(self.providers, self._rules.ai, request)
         limit = self._rules.streams.max_per_user
         if len(self.active(asker.user_id)) >= limit:
@@ -170,6 +173,12 @@ class ChatService:
             edit_of=request.edit_of,
             attachments=request.attachments,
         )
+
+    def _check_place(self, question: Question) -> None:
+        """Refuse for a while to go on from an answer that was told, and that the database could not take yet."""
+        named = self._runs.get(question.regenerate_of or question.parent_id or "")
+        if named is not None and named.ended.is_set() and not named.is_stored:
+            raise ServerBusy("store", retry_after_s=LATE_RETRY_S)
 
     def _plan(
         self, asker: Asker, request: ChatRequest, question: Question, info: AnswerInfo, provider: Provider

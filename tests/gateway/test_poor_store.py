@@ -77,6 +77,10 @@ async def test_an_end_is_stored_when_the_database_is_back(autojump_clock):
         await peer.send("CHAT_RESUME", {"messageId": end["messageId"]})
         assert said(await peer.until("CHAT_STREAM_END", "ERROR")) == "a"
         assert await count(server, "runs WHERE state = 'running'") == 1
+        # It was told: so it exists, and whoever goes on from it is not told otherwise.
+        for place in ("regenerateOf", "parentMessageId"):
+            refused = await answer(peer, "And then?", f"r-{place}", **{place: end["messageId"]})
+            assert (refused[-1]["error"]["code"], refused[-1]["error"]["retryAfterMs"]) == ("SERVER_BUSY", 5000)
         disk.is_full = False
         await trio.sleep(100)
         assert await count(server, "runs WHERE finish_reason = 'completed'") == 1
@@ -84,6 +88,7 @@ async def test_an_end_is_stored_when_the_database_is_back(autojump_clock):
         # It is not pushed as well: this connection saw its end.
         messages = [m for m in await peer.until("CHAT_STREAM_END", "ERROR") if m["type"] != "HEARTBEAT"]
         assert kinds(messages) == ["START", "DATA", "END"]
+        assert said(await answer(peer, "Hi", "r2", regenerateOf=end["messageId"])) == "a"
 
 
 @pytest.mark.parametrize("delay_s", [3.0, 7.0])

@@ -199,6 +199,8 @@ class World:
         if b'"CHAT_STREAM_END"' not in data[:64] or b'"upstreamClosed":true' not in data:
             return
         for ask in self.asks:
+            if ask.message_id in self.ends:
+                continue  # told again; the same question may be asked anew by now
             names = [name.encode() for name in (ask.request_id, ask.message_id) if name is not None]
             is_open = any(call.question == ask.question for call in life.open_calls)
             if is_open and any(b'"%b"' % name in data for name in names):
