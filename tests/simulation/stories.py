@@ -16,6 +16,7 @@ from scm_trio.chat.run import CLOSE_LIMIT_S, STORE_LIMIT_S
 from .answers import Ask
 from .device import Device
 from .network import Fate
+from .presence import Visit
 from .providers import AT_LENGTH
 from .rules import Rule
 from .world import World
@@ -103,20 +104,21 @@ async def stop(world: World, device: Device, rng: Random) -> None:
         await device.started(ask)
     elif where == "reached":
         await device.reached(ask, rng.randint(1, 20))
+    visit = device.visit if device.is_online else None
     for _ in range(rng.choice((1, 1, 2, 3))):
         await device.cancel(ask, by_message=rng.random() < 0.5)
         if rng.random() < 0.3:
             await trio.sleep(rng.uniform(0, 1))
-    await _stopped_in_time(world, device, ask)
+    await _stopped_in_time(world, device, ask, visit)
 
 
-async def _stopped_in_time(world: World, device: Device, ask: Ask) -> None:
-    """On a good connection to a living server a stop is done when its limits say so."""
-    visit, began = device.visit, trio.current_time()
+async def _stopped_in_time(world: World, device: Device, ask: Ask, visit: Visit | None) -> None:
+    """A stop that was said on a good connection to a living server is done when its limits say so."""
+    began = trio.current_time()
     limit_s = CLOSE_LIMIT_S + 6 * max(world.disk.delays_s) + (STORE_LIMIT_S if world.disk.fails else 0.5)
     outcome = await device.settled(ask)
     took_s = trio.current_time() - began
-    if device.is_steady and visit is device.visit and outcome.end and took_s > limit_s:
+    if visit is not None and device.is_steady and visit is device.visit and outcome.end and took_s > limit_s:
         world.findings.add(Rule.PROMPT_STOP, f"{ask.request_id} took {took_s:.1f} s to stop")
 
 

@@ -130,17 +130,18 @@ def _check_texts(world: World, text: str, runs: list[Row], stored: Stored) -> Br
         told = world.texts.get(run["message_id"], answer)
         if told != answer:
             yield Rule.SAME_TEXT, f"{run['run_id']}: told {len(told)} characters, stored {len(answer)}, or others"
-        yield from _check_said(world, run, answer, world.calls(text))
+        yield from _check_said(world, run, answer, world.calls(text), is_alone=len(runs) == 1)
 
 
-def _check_said(world: World, run: Row, text: str, calls: list[tuple[int, Call]]) -> Broken:
+def _check_said(world: World, run: Row, text: str, calls: list[tuple[int, Call]], *, is_alone: bool) -> Broken:
     """The stored text is what a provider said, all of it or up to where it was stopped."""
     said = [(life, call) for life, call in calls if call.text.startswith(text) and call.text]
     if text and not said:
         yield Rule.SAME_TEXT, f"{run['run_id']}: nobody said what is stored"
     if run["finish_reason"] == "completed" and text and text not in [call.text for _, call in said]:
         yield Rule.SAME_TEXT, f"{run['run_id']}: completed with {len(text)} characters, which nobody ended with"
-    if run["finish_reason"] == "interrupted" and len(calls) == 1:
+    # Of several runs one may have been stopped before anybody was asked: then the call is another's.
+    if run["finish_reason"] == "interrupted" and len(calls) == 1 and is_alone:
         ((life, call),) = calls
         yield from _check_recent(world, run, text, life, call)
 
