@@ -106,10 +106,17 @@ async def test_a_question_with_another_answer_outlives_a_discarded_one(db):
 async def test_nodes_that_get_the_same_request_at_once_open_one_run(shared_url, nursery):
     rows = []
 
+    def open_one(conn, number):
+        # Each has an id of its own in hand for a session that is not there yet.
+        session = ensure_session(conn, "ann", "s1", f"g{number}", 1.0).global_id
+        question = evolve(QUESTION, message_id=f"q{number}", session_id=session)
+        new = evolve(
+            RUN, run_id=f"r{number}", message_id=f"a{number}", user_message_id=f"q{number}", session_id=session
+        )
+        return runs.open_run(conn, evolve(new, user_message=question))
+
     async def ask(node, number):
-        question = evolve(QUESTION, message_id=f"q{number}")
-        new = evolve(RUN, run_id=f"r{number}", message_id=f"a{number}", user_message_id=f"q{number}")
-        rows.append(await node.write(begin, evolve(new, user_message=question), None))
+        rows.append(await node.write(open_one, number))
 
     async with open_database(shared_url) as one, open_database(shared_url) as other:
         for node in (one, other):
