@@ -160,6 +160,7 @@ def test_the_chat_page_streams_and_stops(
     expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=PATIENCE_MS)
     assert "token" not in page.url, "it does not stay in the address bar"
     page.locator("#question").fill("你好")
+    expect(page.locator("#send")).to_be_enabled(timeout=PATIENCE_MS)  # what was said before has been looked up
     page.locator("#question").press("Enter")
     answers = page.locator(".answer .text")
     expect(answers).to_have_text(ANSWER, timeout=PATIENCE_MS)
