@@ -42,6 +42,9 @@ class Permission(ProviderAuth):
     """Stands in tables of codes for a key that is right, and may not have what was asked for."""
 
 
+_ABOUT: Mapping[type[RequestFailed], str] = {Billing: "quota", Permission: "permission"}
+"""What is wrong with a key, where it is not the key itself: the ``field`` of the failure."""
+
 _CODES: Codes = {
     # OpenAI
     "invalid_api_key": ProviderAuth,
@@ -150,10 +153,8 @@ class Classifier:
     ) -> RequestFailed:
         words = " ".join(word for word in (where, error.type, error.code, error.message) if word)
         detail = redacted(f"{self.name}: {words}", self.secrets)
-        if kind is Billing:
-            return ProviderAuth(detail, field="quota", retry_after_s=wait_s)
-        if kind is Permission:
-            return ProviderAuth(detail, field="permission", retry_after_s=wait_s)
+        if about := _ABOUT.get(kind):
+            return ProviderAuth(detail, field=about, retry_after_s=wait_s)
         if kind is ModelUnknown:
             return ModelUnknown(detail, retry_after_s=wait_s, model=self.model)
         return kind(detail, retry_after_s=wait_s)

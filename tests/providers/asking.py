@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Self
 
 from scm_trio.errors import RequestFailed
 from scm_trio.model import Delta, Prompt, ProviderEvent, Restart, Turn
-from scm_trio.providers.base import Provider
+from scm_trio.providers.base import Batch, Provider
 
 PROMPT = Prompt("m", (Turn("user", "hello"),))
+
+
+class Reading:
+    """A provider's stream of which every read is another call of ``read``."""
+
+    def __init__(self, read: Callable[[], Awaitable[Batch]]) -> None:
+        self._read = read
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        return await self._read()
 
 
 async def ask(provider: Provider, prompt: Prompt = PROMPT) -> tuple[list[ProviderEvent], RequestFailed | None]:

@@ -25,7 +25,7 @@ from scm_trio.providers.keys import KeyRing
 from scm_trio.providers.scripted import Fail, Pause, Scripted, SlowClose, Stall
 from scm_trio.testing import cancel_at_every_step
 
-from .asking import PROMPT, ask, text
+from .asking import PROMPT, Reading, ask, text
 
 DONE = Finish(FinishReason.COMPLETED)
 DOWN = ProviderUnavailable("down")
@@ -176,26 +176,16 @@ async def test_an_answer_that_ends_without_a_word_is_a_failure(autojump_clock):
             pass
 
         def stream(self, prompt):
-            return _nothing()
+            return Reading(_nothing)
 
     events, failure = await ask(chain(Mute([]), Moods(["b"], name="second"), retries=0))
     assert (text(events), failure) == ("b", None)
     assert events[1] == AttemptFailed("PROVIDER_UNAVAILABLE", was_accepted=True)
 
 
-class _nothing:  # noqa: N801 - stands for a function
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        pass
-
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self):
-        await trio.lowlevel.checkpoint()
-        raise StopAsyncIteration
+async def _nothing():
+    await trio.lowlevel.checkpoint()
+    raise StopAsyncIteration
 
 
 ABOUT_THE_QUESTION = [ProviderRejected(), ContextTooLong(), ContentFiltered(), ModelUnknown(model="m")]

@@ -10,7 +10,7 @@ from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.scripted import Batch, Fail, Pause, Scripted, Stall
 from scm_trio.testing import cancel_at_every_step
 
-from .asking import PROMPT, ask, text
+from .asking import PROMPT, Reading, ask, text
 from .faults import dialer_to
 from .vendors import VENDORS
 
@@ -73,33 +73,21 @@ async def test_the_restart_comes_in_one_batch_with_the_first_word(autojump_clock
 async def test_a_stream_that_is_cut_without_a_finish_is_begun_anew(autojump_clock):
     class Cut(Scripted):
         def stream(self, prompt):
-            return _Cut(prompt)
+            batches = [(Delta("a"),)]
+
+            async def read():
+                await trio.lowlevel.checkpoint()
+                if not batches:
+                    raise StopAsyncIteration
+                return batches.pop()
+
+            return Reading(read)
 
     events, failure = await ask(chain(Cut([], name="first", models=("m",)), *providers([], ["x"])[1:]))
     assert (text(events), failure) == ("x", None)
     assert AttemptFailed("PROVIDER_UNAVAILABLE", was_accepted=True) in events
     events, failure = await ask(chain(Cut([], name="first", models=("m",))))
     assert (text(events), failure.code) == ("a", "PROVIDER_UNAVAILABLE")
-
-
-class _Cut:
-    def __init__(self, _prompt):
-        self.batches = [(Delta("a"),)]
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        pass
-
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self):
-        await trio.lowlevel.checkpoint()
-        if not self.batches:
-            raise StopAsyncIteration
-        return self.batches.pop()
 
 
 @pytest.mark.parametrize("fault", [ProviderRejected(), ContentFiltered()], ids=lambda fault: fault.code)

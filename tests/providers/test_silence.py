@@ -12,7 +12,7 @@ from scm_trio.providers.fallback import Chain, Link, Terms
 from scm_trio.providers.scripted import Batch, Fail, Pause, Scripted, SlowClose, Stall
 from scm_trio.testing import cancel_at_every_step
 
-from .asking import PROMPT, ask, text
+from .asking import PROMPT, Reading, ask, text
 from .faults import WORD, dialer_to
 from .vendors import VENDORS
 
@@ -161,7 +161,7 @@ async def test_a_word_that_comes_when_the_patience_is_over_comes_too_late(autoju
         """Speaks in the very moment, as where a busy loop comes late to both."""
 
         def stream(self, prompt):
-            return _JustLate(self)
+            return Reading(_just_late)
 
     first = JustLate(["late"], name="first", models=("m",))
     events, failure = await ask(Chain([link(first, idle_s=idle_s), link(scripted(["x"], "second"))]))
@@ -169,23 +169,10 @@ async def test_a_word_that_comes_when_the_patience_is_over_comes_too_late(autoju
     assert AttemptFailed("TIMEOUT", was_accepted=True) in events
 
 
-class _JustLate:
-    def __init__(self, provider):
-        self.provider = provider
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        pass
-
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self):
-        with trio.CancelScope(shield=True):
-            await trio.sleep(FIRST_TOKEN_S)
-        return (Delta("late"),)
+async def _just_late():
+    with trio.CancelScope(shield=True):
+        await trio.sleep(FIRST_TOKEN_S)
+    return (Delta("late"),)
 
 
 async def test_where_nobody_else_could_help_the_silence_is_told(autojump_clock):
