@@ -41,6 +41,8 @@ def test_an_answer_may_finish_while_the_server_leaves_but_nothing_new_begins(
         with httpx.Client(base_url=server.base_url, trust_env=False, timeout=30) as http:
             assert http.get("/readyz").status_code == 200
             drain(server)
+            # It is logged a moment before it is so.
+            until(lambda: http.get("/readyz").status_code != 200, "the server drains")
             ready = http.get("/readyz")
             assert (ready.status_code, ready.json()["status"]) == (503, "draining"), "on a connection that was open"
         with pytest.raises(ConnectionRefusedError):
